@@ -1,0 +1,276 @@
+//! The resources that we create in Azure, as the JSON that ARM wants. Pure functions of their arguments.
+//!
+//! Everything of a machine is tied to it with `deleteOption`, so that deleting the machine leaves nothing behind.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde_json::{Value, json};
+
+use super::watch::Kind;
+
+/// Tags by name.
+pub type Tags = BTreeMap<String, String>;
+
+/// The tag that says which cluster a resource belongs to.
+pub const TAG_CLUSTER: &str = "k0rdent-cluster-id";
+/// The tag that says in which run a resource was created.
+pub const TAG_EPOCH: &str = "k0rdent-run-epoch";
+/// The tag that names the node that a resource belongs to.
+pub const TAG_NODE: &str = "k0rdent-node";
+/// The tag that says what the node does.
+pub const TAG_ROLE: &str = "k0rdent-role";
+
+/// The identifiers of the resources in one resource group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ids {
+    /// The subscription's identifier.
+    pub subscription: String,
+    /// The name of the resource group.
+    pub resource_group: String,
+}
+
+impl Ids {
+    /// Identifiers in a resource group.
+    pub fn new(subscription: impl Into<String>, resource_group: impl Into<String>) -> Ids {
+        Ids { subscription: subscription.into(), resource_group: resource_group.into() }
+    }
+
+    /// The resource group.
+    pub fn group(&self) -> String {
+        format!("/subscriptions/{}/resourceGroups/{}", self.subscription, self.resource_group)
+    }
+
+    /// All resources of a kind.
+    pub fn collection(&self, kind: Kind) -> String {
+        format!("{}/providers/{}", self.group(), kind.resource_type())
+    }
+
+    /// One resource.
+    pub fn of(&self, kind: Kind, name: &str) -> String {
+        format!("{}/{name}", self.collection(kind))
+    }
+
+    /// A subnet of a virtual network.
+    pub fn subnet(&self, network: &str, subnet: &str) -> String {
+        format!("{}/subnets/{subnet}", self.of(Kind::VirtualNetwork, network))
+    }
+}
+
+/// The tags of a resource group.
+pub fn group_tags(cluster_id: &str, owner: &str, created: &str) -> Tags {
+    let tags = [("cluster-id", cluster_id), ("created", created), ("created-by", "k0rdentctl"), ("owner", owner)];
+    let mut tags = to_tags(&tags);
+    tags.insert(TAG_CLUSTER.to_owned(), cluster_id.to_owned());
+    tags.retain(|_, value| !value.is_empty());
+    tags
+}
+
+/// The tags of everything in the group; node and role are added where there is one.
+pub fn resource_tags(cluster_id: &str, epoch: u64, node: Option<(&str, &str)>) -> Tags {
+    let mut tags = to_tags(&[(TAG_CLUSTER, cluster_id), (TAG_EPOCH, &epoch.to_string())]);
+    if let Some((node, role)) = node {
+        tags.extend(to_tags(&[(TAG_NODE, node), (TAG_ROLE, role)]));
+    }
+    tags
+}
+
+fn to_tags(pairs: &[(&str, &str)]) -> Tags {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// A resource group.
+pub fn resource_group(location: &str, tags: &Tags) -> Value {
+    json!({"location": location, "tags": tags})
+}
+
+/// An SSH public key, for people who look for it in the portal; machines carry their own copy.
+pub fn ssh_key(location: &str, tags: &Tags, public_key: &str) -> Value {
+    json!({"location": location, "tags": tags, "properties": {"publicKey": public_key.trim()}})
+}
+
+/// The network security group: the mesh from anywhere, SSH from the given prefixes only.
+pub fn network_security_group(location: &str, tags: &Tags, mesh_port: u16, ssh_from: &[String]) -> Value {
+    let mut rules = vec![rule("AllowWireGuard", 1000, "Udp", mesh_port, json!({"sourceAddressPrefix": "*"}))];
+    if !ssh_from.is_empty() {
+        rules.push(rule("AllowSSH", 1010, "Tcp", 22, json!({"sourceAddressPrefixes": ssh_from})));
+    }
+    json!({"location": location, "tags": tags, "properties": {"securityRules": rules}})
+}
+
+fn rule(name: &str, priority: u16, protocol: &str, port: u16, source: Value) -> Value {
+    let mut properties = json!({
+        "priority": priority,
+        "direction": "Inbound",
+        "access": "Allow",
+        "protocol": protocol,
+        "sourcePortRange": "*",
+        "destinationAddressPrefix": "*",
+        "destinationPortRange": port.to_string(),
+    });
+    if let (Some(properties), Value::Object(source)) = (properties.as_object_mut(), source) {
+        properties.extend(source);
+    }
+    json!({"name": name, "properties": properties})
+}
+
+/// The virtual network with its one subnet, guarded by the network security group.
+pub fn virtual_network(
+    location: &str,
+    tags: &Tags,
+    prefix: &str,
+    (subnet, subnet_prefix): (&str, &str),
+    security_group_id: &str,
+) -> Value {
+    json!({
+        "location": location,
+        "tags": tags,
+        "properties": {
+            "addressSpace": {"addressPrefixes": [prefix]},
+            "subnets": [{
+                "name": subnet,
+                "properties": {"addressPrefix": subnet_prefix, "networkSecurityGroup": {"id": security_group_id}},
+            }],
+        },
+    })
+}
+
+/// A public address in a zone.
+pub fn public_ip(location: &str, tags: &Tags, zone: u8) -> Value {
+    json!({
+        "location": location,
+        "tags": tags,
+        "zones": [zone.to_string()],
+        "sku": {"name": "Standard", "tier": "Regional"},
+        "properties": {
+            "publicIPAllocationMethod": "Static",
+            "publicIPAddressVersion": "IPv4",
+            "idleTimeoutInMinutes": 4,
+            "deleteOption": "Delete",
+        },
+    })
+}
+
+/// A network interface with a fixed private address and a public one that goes when it goes.
+pub fn network_interface(
+    location: &str,
+    tags: &Tags,
+    subnet_id: &str,
+    address: Ipv4Addr,
+    public_ip_id: &str,
+) -> Value {
+    json!({
+        "location": location,
+        "tags": tags,
+        "properties": {
+            // Small sizes do not have it, and the mesh would not use it.
+            "enableAcceleratedNetworking": false,
+            "ipConfigurations": [{
+                "name": "primary",
+                "properties": {
+                    "primary": true,
+                    "subnet": {"id": subnet_id},
+                    "privateIPAllocationMethod": "Static",
+                    "privateIPAddress": address.to_string(),
+                    "publicIPAddress": {"id": public_ip_id, "properties": {"deleteOption": "Delete"}},
+                },
+            }],
+        },
+    })
+}
+
+/// What happens to a Spot machine when Azure takes it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eviction {
+    /// It stays, switched off; its disk costs.
+    Deallocate,
+    /// It is deleted, with all that belongs to it.
+    Delete,
+}
+
+/// A machine to create.
+#[derive(Debug, Clone)]
+pub struct VirtualMachine<'a> {
+    /// The node's name, which is also its host name.
+    pub name: &'a str,
+    /// The region.
+    pub location: &'a str,
+    /// The availability zone.
+    pub zone: u8,
+    /// The size.
+    pub size: &'a str,
+    /// Spot, with what happens on eviction; a regular machine if absent.
+    pub spot: Option<Eviction>,
+    /// The image, `publisher:offer:sku:version`.
+    pub image: &'a str,
+    /// The name of its disk.
+    pub disk_name: &'a str,
+    /// The size of its disk.
+    pub disk_gb: u32,
+    /// The user that is created with the SSH key.
+    pub username: &'a str,
+    /// The public half of the SSH key.
+    pub public_key: &'a str,
+    /// The cloud-init configuration; at most 64 KiB (Azure documentation).
+    pub custom_data: &'a str,
+    /// The interface that it takes along.
+    pub network_interface_id: &'a str,
+    /// Its tags.
+    pub tags: &'a Tags,
+}
+
+/// A machine. The image must be of the form `publisher:offer:sku:version`; the configuration has checked that.
+pub fn virtual_machine(machine: &VirtualMachine<'_>) -> Value {
+    let image: Vec<&str> = machine.image.splitn(4, ':').collect();
+    let part = |index: usize| image.get(index).copied().unwrap_or_default();
+    let key_path = format!("/home/{}/.ssh/authorized_keys", machine.username);
+    let mut body = json!({
+        "location": machine.location,
+        "zones": [machine.zone.to_string()],
+        "tags": machine.tags,
+        "properties": {
+            "hardwareProfile": {"vmSize": machine.size},
+            "storageProfile": {
+                "imageReference": {"publisher": part(0), "offer": part(1), "sku": part(2), "version": part(3)},
+                "osDisk": {
+                    "name": machine.disk_name,
+                    "createOption": "FromImage",
+                    "caching": "ReadWrite",
+                    "diskSizeGB": machine.disk_gb,
+                    "deleteOption": "Delete",
+                    "managedDisk": {"storageAccountType": "Premium_LRS"},
+                },
+            },
+            "osProfile": {
+                "computerName": machine.name,
+                "adminUsername": machine.username,
+                "customData": BASE64_STANDARD.encode(machine.custom_data),
+                "linuxConfiguration": {
+                    "disablePasswordAuthentication": true,
+                    "provisionVMAgent": true,
+                    "ssh": {"publicKeys": [{"path": key_path, "keyData": machine.public_key.trim()}]},
+                },
+            },
+            "networkProfile": {
+                "networkInterfaces": [{
+                    "id": machine.network_interface_id,
+                    "properties": {"primary": true, "deleteOption": "Delete"},
+                }],
+            },
+            // Azure keeps the console's log; it is the only witness when a machine does not boot.
+            "diagnosticsProfile": {"bootDiagnostics": {"enabled": true}},
+        },
+    });
+    if let Some(eviction) = machine.spot {
+        let properties = &mut body["properties"];
+        properties["priority"] = json!("Spot");
+        properties["evictionPolicy"] = json!(format!("{eviction:?}"));
+        // At most the price of a regular machine (Azure documentation).
+        properties["billingProfile"] = json!({"maxPrice": -1});
+    }
+    body
+}
+
+#[cfg(test)]
+#[path = "resources_tests.rs"]
+mod tests;

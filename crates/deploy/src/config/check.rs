@@ -1,0 +1,421 @@
+//! What must hold between and within settings beyond their types. Pure: nothing is asked of the world.
+
+use super::read::Reading;
+use super::{Architecture, Config, Problem, Severity};
+use ipnet::Ipv4Net;
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+/// Machines start at the eleventh address of the mesh, as in the scripts.
+pub(crate) const MESH_FIRST_NODE_OFFSET: u32 = 11;
+/// Azure documentation: the first four addresses of a subnet and the last are reserved.
+pub(crate) const SUBNET_FIRST_NODE_OFFSET: u32 = 4;
+const SUBNET_RESERVED: u64 = 5;
+/// Not for machines in the mesh: .0 to .10, and the last address.
+const MESH_RESERVED: u64 = 12;
+/// Azure documentation: user names that a machine must not have.
+const RESERVED_USERS: &str = "administrator admin user user1 test user2 test1 user3 admin1 1 123 a actuser adm admin2 \
+    aspnet backup console david guest john owner root server sql support support_388945a0 sys test2 test3 user4 user5";
+/// Calico encapsulates pod traffic to this UDP port (k0s source: `vxlanPort`).
+const VXLAN_PORT: u16 = 4789;
+
+/// Every problem of `config`, except with keys that reading rejected already.
+pub(super) fn check(config: &Config, reading: &Reading) -> Vec<Problem> {
+    let mut checker = Checker { config, reading, problems: Vec::new() };
+    checker.texts();
+    checker.azure();
+    checker.sizes();
+    checker.cluster();
+    checker.zones("cluster.controllers.zones", &config.cluster.controllers.zones);
+    checker.zones("cluster.workers.zones", &config.cluster.workers.zones);
+    checker.ranges();
+    checker.room();
+    checker.packets();
+    checker.timeouts();
+    checker.kof();
+    checker.problems
+}
+
+type TextCheck = fn(&str) -> Result<(), String>;
+
+struct Checker<'a> {
+    config: &'a Config,
+    reading: &'a Reading,
+    problems: Vec<Problem>,
+}
+
+impl Checker<'_> {
+    /// Reports at the first of `keys` that the file has, unless one of them has no usable value. The message need not
+    /// repeat that key.
+    fn report(&mut self, severity: Severity, keys: &[&str], message: impl Into<String>) {
+        if keys.iter().any(|key| self.reading.rejected.contains(*key)) {
+            return;
+        }
+        let given = keys.iter().find(|key| self.is_given(key));
+        let key = given.or(keys.first()).copied().unwrap_or_default();
+        let position = self.reading.positions.get(key).copied();
+        let message = message.into();
+        let message = message.strip_prefix(&format!("{key} ")).unwrap_or(&message).to_owned();
+        self.problems.push(Problem { severity, ..Problem::new(position, key.to_owned(), message) });
+    }
+
+    fn is_given(&self, key: &str) -> bool {
+        self.reading.positions.contains_key(key)
+    }
+
+    fn error(&mut self, keys: &[&str], message: impl Into<String>) {
+        self.report(Severity::Error, keys, message);
+    }
+
+    fn warning(&mut self, keys: &[&str], message: impl Into<String>) {
+        self.report(Severity::Warning, keys, message);
+    }
+
+    /// Texts whose form is known.
+    fn texts(&mut self) {
+        let Config { metadata, azure, vm_sizing, ssh, software, kof, .. } = self.config;
+        let optional = |text: &Option<String>| text.clone().unwrap_or_default();
+        let texts: &[(&str, &str, TextCheck)] = &[
+            ("metadata.owner", &optional(&metadata.owner), tag_value),
+            ("azure.subscription_id", &optional(&azure.subscription_id), subscription),
+            ("azure.tenant_id", &optional(&azure.tenant_id), tenant),
+            ("azure.location", &azure.location, location),
+            ("vm_sizing.controller.size", &vm_sizing.controller.size, size),
+            ("vm_sizing.worker.size", &vm_sizing.worker.size, size),
+            ("ssh.username", &ssh.username, username),
+            ("software.k0s.version", &software.k0s.version, k0s_version),
+            ("software.k0s.download_url", &optional(&software.k0s.download_url), download_url),
+            ("software.k0rdent.version", &software.k0rdent.version, semantic_version),
+            ("software.k0rdent.registry", &software.k0rdent.registry, registry),
+            ("software.k0rdent.namespace", &software.k0rdent.namespace, dns_label),
+            ("kof.version", &kof.version, semantic_version),
+            ("kof.istio.version", &kof.istio.version, semantic_version),
+            ("kof.istio.namespace", &kof.istio.namespace, dns_label),
+            ("kof.mothership.namespace", &kof.mothership.namespace, dns_label),
+            ("kof.regional.location", &kof.regional.location, location),
+            ("kof.regional.cp_instance_size", &kof.regional.cp_instance_size, size),
+            ("kof.regional.worker_instance_size", &kof.regional.worker_instance_size, size),
+        ];
+        for (key, text, check) in texts {
+            if let Err(message) = check(text) {
+                self.error(&[key], message);
+            }
+        }
+        for (index, provider) in software.k0rdent.providers.iter().enumerate() {
+            if let Err(message) = dns_label(provider) {
+                self.error(&[&format!("software.k0rdent.providers[{index}]")], message);
+            }
+        }
+    }
+
+    fn azure(&mut self) {
+        // Debian's images are 30 GB (guess: those of other publishers too); 4095 GiB is Azure's limit.
+        if !(30..=4095).contains(&self.config.azure.os_disk_gb) {
+            self.error(&["azure.os_disk_gb"], "a disk has 30 to 4095 GiB");
+        }
+        for (index, range) in self.config.azure.ssh_allowed_from.iter().enumerate() {
+            if range.prefix_len() == 0 {
+                let message = "the whole internet may try to log in; leave the list empty for your own address only";
+                self.warning(&[&format!("azure.ssh_allowed_from[{index}]")], message);
+            }
+        }
+    }
+
+    /// The image must run on the machines.
+    fn sizes(&mut self) {
+        let Config { azure, vm_sizing, cluster, .. } = self.config;
+        let image = &azure.vm_image;
+        let mut sizes = vec![("vm_sizing.controller.size", &vm_sizing.controller.size)];
+        if cluster.workers.count > 0 {
+            sizes.push(("vm_sizing.worker.size", &vm_sizing.worker.size));
+        }
+        for (key, size) in sizes {
+            let (machine, image_architecture) = (Architecture::of_size(size), image.architecture());
+            if machine != image_architecture {
+                let (machine, has) = (machine.name(), image_architecture.name());
+                let message =
+                    format!("{key} {size} is {machine}, but azure.vm_image {image} is {has}; change one of them");
+                self.error(&[key, "azure.vm_image"], message);
+            }
+        }
+    }
+
+    fn cluster(&mut self) {
+        let controllers = &self.config.cluster.controllers;
+        let count = controllers.count;
+        if count == 0 {
+            self.error(&["cluster.controllers.count"], "there must be at least 1 controller");
+        } else if count.is_multiple_of(2) {
+            let fewer = count - 1;
+            let message = format!("{count} controllers survive no more failures than {fewer}; take an odd number");
+            self.warning(&["cluster.controllers.count"], message);
+        }
+        if self.config.cluster.workers.count > 0 {
+            return;
+        }
+        match controllers.run_workloads {
+            Some(false) => {
+                let keys = ["cluster.controllers.run_workloads", "cluster.workers.count"];
+                self.error(&keys, "nothing would run workloads: there are no workers and controllers may not");
+            }
+            _ => self.warning(&["cluster.workers.count"], "without workers, the controllers run workloads too"),
+        }
+    }
+
+    fn zones(&mut self, key: &str, zones: &[u8]) {
+        if zones.is_empty() {
+            self.error(&[key], "name at least one zone, as in [1]");
+        }
+        let mut seen = BTreeSet::new();
+        for (index, zone) in zones.iter().enumerate() {
+            let item = format!("{key}[{index}]");
+            if !(1..=3).contains(zone) {
+                self.error(&[&item], format!("there is no zone {zone}; Azure has 1, 2 and 3"));
+            } else if !seen.insert(zone) {
+                self.error(&[&item], format!("zone {zone} is there twice"));
+            }
+        }
+    }
+
+    /// Ranges must be apart, and the subnet inside its network.
+    fn ranges(&mut self) {
+        let network = &self.config.network;
+        let ranges = [
+            ("network.vnet_prefix", network.vnet_prefix),
+            ("network.wireguard_network", network.wireguard_network),
+            ("network.pod_cidr", network.pod_cidr),
+            ("network.service_cidr", network.service_cidr),
+        ];
+        for (index, (second_key, second)) in ranges.iter().enumerate() {
+            if is_special(second) {
+                self.error(&[second_key], format!("{second} has another use on every host; take a private range"));
+            }
+            for (first_key, first) in &ranges[..index] {
+                if !overlap(first, second) {
+                    continue;
+                }
+                // The one that the file has is the one to change.
+                let mut pair = [(*second_key, second), (*first_key, first)];
+                if !self.is_given(second_key) {
+                    pair.reverse();
+                }
+                let [(key, range), (other_key, other)] = pair;
+                self.error(&[key, other_key], format!("{range} overlaps with {other_key} {other}"));
+            }
+        }
+        let (subnet, vnet) = (network.subnet_prefix, network.vnet_prefix);
+        if !vnet.contains(&subnet) {
+            let message = format!("{subnet} is not inside network.vnet_prefix {vnet}");
+            self.error(&["network.subnet_prefix", "network.vnet_prefix"], message);
+        }
+        let mesh = network.wireguard_network;
+        if !is_private(&mesh) && !is_special(&mesh) {
+            let message = format!(
+                "{mesh} is not private: addresses there belong to somebody on the internet, whom you \
+                could not reach; take a range of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10"
+            );
+            self.warning(&["network.wireguard_network"], message);
+        }
+    }
+
+    /// Enough addresses for all machines.
+    fn room(&mut self) {
+        let network = &self.config.network;
+        let nodes = u64::from(self.config.node_count());
+        // Kubernetes documentation: the controller manager gives each node a /24 of the pod range. Calico does without.
+        let demands = [
+            (Severity::Error, "network.wireguard_network", network.wireguard_network, nodes + MESH_RESERVED),
+            (Severity::Error, "network.subnet_prefix", network.subnet_prefix, nodes + SUBNET_RESERVED),
+            (Severity::Warning, "network.pod_cidr", network.pod_cidr, nodes * 256),
+        ];
+        for (severity, key, range, needed) in demands {
+            if needed <= size_of(&range) {
+                continue;
+            }
+            let why = match key {
+                "network.wireguard_network" => "machines start at the 11th address",
+                "network.subnet_prefix" => "Azure keeps 5 addresses",
+                _ => "each takes a /24",
+            };
+            let prefix = prefix_for(needed);
+            let message = format!("{key} {range} has no room for {nodes} machines ({why}); give it a /{prefix}");
+            self.report(severity, &[key, "cluster.workers.count", "cluster.controllers.count"], message);
+        }
+    }
+
+    /// Ports and packet sizes.
+    fn packets(&mut self) {
+        match self.config.network.mesh_port {
+            Some(0) => self.error(&["network.mesh_port"], "a port is a number from 1 to 65535"),
+            Some(VXLAN_PORT) => self.error(&["network.mesh_port"], "4789 belongs to the pod network (VXLAN)"),
+            Some(30_000..=32_767) => self.warning(
+                &["network.mesh_port"],
+                "Kubernetes gives the ports from 30000 to 32767 to services (NodePort); take another",
+            ),
+            _ => {}
+        }
+        match self.config.network.calico_mtu {
+            0..576 => self.error(&["network.calico_mtu"], "a packet has at least 576 bytes"),
+            1451.. => self.warning(
+                &["network.calico_mtu"],
+                "Azure's packets are 1500 bytes and VXLAN takes 50 of them; more than 1450 may be lost",
+            ),
+            _ => {}
+        }
+    }
+
+    fn timeouts(&mut self) {
+        let Ok(serde_json::Value::Object(timeouts)) = serde_json::to_value(&self.config.timeouts) else { return };
+        for (name, value) in timeouts {
+            if value.as_u64() == Some(0) {
+                self.error(&[&format!("timeouts.{name}")], "must be more than 0");
+            }
+        }
+    }
+
+    fn kof(&mut self) {
+        let regional = &self.config.kof.regional;
+        if !regional.cluster_name.is_empty()
+            && let Err(message) = dns_label(&regional.cluster_name)
+        {
+            self.error(&["kof.regional.cluster_name"], message);
+        }
+        if self.config.kof.enabled && !regional.domain.contains('.') {
+            self.error(&["kof.regional.domain"], "KOF needs a DNS domain, as in regional.example.com");
+        }
+        if self.config.kof.enabled && !regional.admin_email.contains('@') {
+            self.error(&["kof.regional.admin_email"], "KOF needs an e-mail address for its certificates");
+        }
+    }
+}
+
+fn overlap(first: &Ipv4Net, second: &Ipv4Net) -> bool {
+    first.contains(second) || second.contains(first)
+}
+
+/// RFC 1918, and RFC 6598 for carriers.
+fn is_private(range: &Ipv4Net) -> bool {
+    let private = [([10, 0, 0, 0], 8), ([172, 16, 0, 0], 12), ([192, 168, 0, 0], 16), ([100, 64, 0, 0], 10)];
+    is_in(range, &private, |private, range| private.contains(range))
+}
+
+/// Whether the relation holds between one of `blocks` and `range`.
+fn is_in(range: &Ipv4Net, blocks: &[([u8; 4], u8)], relation: impl Fn(&Ipv4Net, &Ipv4Net) -> bool) -> bool {
+    let block = |(base, prefix): &([u8; 4], u8)| Ipv4Net::new(Ipv4Addr::from(*base), *prefix);
+    blocks.iter().flat_map(block).any(|block| relation(&block, range))
+}
+
+/// What no network in Azure can have (Azure documentation): loopback, link-local, multicast, and Azure's own address.
+fn is_special(range: &Ipv4Net) -> bool {
+    is_in(range, &[([127, 0, 0, 0], 8), ([169, 254, 0, 0], 16), ([224, 0, 0, 0], 4), ([168, 63, 129, 16], 32)], overlap)
+}
+
+/// How many addresses a range has.
+fn size_of(range: &Ipv4Net) -> u64 {
+    1 << (32 - range.prefix_len())
+}
+
+/// The longest prefix whose range has at least that many addresses.
+fn prefix_for(addresses: u64) -> u32 {
+    32u32.saturating_sub(addresses.next_power_of_two().trailing_zeros())
+}
+
+/// Everything is fine, or the message.
+fn demand(holds: bool, message: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(message()) }
+}
+
+/// Azure documentation: a tag's value has at most 256 characters. Which ones: those that the scripts keep, and `+`,
+/// which stands in e-mail addresses.
+fn tag_value(text: &str) -> Result<(), String> {
+    demand(text.chars().count() <= 256, || "a tag in Azure has at most 256 characters".to_owned())?;
+    let strange = text.chars().find(|c| !c.is_alphanumeric() && !" ._-:@+".contains(*c));
+    strange.map_or(Ok(()), |c| Err(format!("{c:?} cannot be in a tag; letters, digits, spaces and ._-:@+ can")))
+}
+
+fn is_uuid(text: &str) -> bool {
+    let lengths: Vec<_> = text.split('-').map(str::len).collect();
+    lengths == [8, 4, 4, 4, 12] && text.chars().all(|c| c.is_ascii_hexdigit() || c == '-')
+}
+
+fn subscription(text: &str) -> Result<(), String> {
+    demand(text.is_empty() || is_uuid(text), || {
+        format!("{text:?} is not an id such as 00000000-0000-0000-0000-000000000000; a name will not do")
+    })
+}
+
+fn tenant(text: &str) -> Result<(), String> {
+    let domain = text.contains('.') && text.chars().all(|c| c.is_ascii_alphanumeric() || ".-".contains(c));
+    demand(text.is_empty() || domain || is_uuid(text), || format!("{text:?} is neither a tenant's id nor its domain"))
+}
+
+fn location(text: &str) -> Result<(), String> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let name = text.to_ascii_lowercase().replace([' ', '-', '_'], "");
+    demand(!text.is_empty() && text.chars().all(plain), || match !name.is_empty() && name.chars().all(plain) {
+        true => format!("{text:?} is not the name of a region; write {name}"),
+        false => format!("{text:?} is not the name of a region, such as westus2"),
+    })
+}
+
+fn size(text: &str) -> Result<(), String> {
+    let rest = text.strip_prefix("Standard_").or_else(|| text.strip_prefix("Basic_")).unwrap_or_default();
+    let legal = rest.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
+    let begins = rest.starts_with(|c: char| c.is_ascii_uppercase()) && rest.contains(|c: char| c.is_ascii_digit());
+    demand(legal && begins, || format!("{text:?} is not a machine size of Azure, such as Standard_B2s"))
+}
+
+/// Debian's rule for user names, and Azure's list of those it refuses.
+fn username(text: &str) -> Result<(), String> {
+    let first = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+    let rest = text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c));
+    demand(first && rest && text.len() <= 32, || {
+        format!("{text:?} is not a user name: up to 32 of a-z, 0-9, - and _, a letter or _ first")
+    })?;
+    demand(!RESERVED_USERS.split_whitespace().any(|reserved| reserved == text), || {
+        format!("Azure does not allow the user name {text}; take another, such as k0rdent")
+    })
+}
+
+/// `1.2.3`, then perhaps `-rc.1`.
+fn is_semantic(text: &str) -> bool {
+    let (numbers, pre_release) = text.split_once('-').unwrap_or((text, "0"));
+    let number = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
+    let legal = pre_release.chars().all(|c| c.is_ascii_alphanumeric() || ".-".contains(c)) && !pre_release.is_empty();
+    legal && numbers.split('.').count() == 3 && numbers.split('.').all(number)
+}
+
+fn semantic_version(text: &str) -> Result<(), String> {
+    demand(is_semantic(text), || match text.strip_prefix('v').filter(|rest| is_semantic(rest)) {
+        Some(version) => format!("{text:?} has a v too many; write {version}"),
+        None => format!("{text:?} is not a version, such as 1.1.1"),
+    })
+}
+
+fn k0s_version(text: &str) -> Result<(), String> {
+    let (kubernetes, build) = text.split_once('+').unwrap_or((text, ""));
+    let build = build.strip_prefix("k0s.").unwrap_or_default();
+    let numbered = !build.is_empty() && build.chars().all(|c| c.is_ascii_digit());
+    let version = kubernetes.strip_prefix('v').is_some_and(is_semantic);
+    demand(version && numbered, || format!("{text:?} is not a release of k0s, such as v1.33.2+k0s.0"))
+}
+
+fn download_url(text: &str) -> Result<(), String> {
+    let host = text.strip_prefix("https://").map(|rest| rest.split('/').next().unwrap_or_default());
+    demand(text.is_empty() || host.is_some_and(|host| !host.is_empty()), || format!("{text:?} is not an https address"))
+}
+
+fn registry(text: &str) -> Result<(), String> {
+    let path = text.strip_prefix("oci://").unwrap_or_default();
+    demand(path.split('/').filter(|part| !part.is_empty()).count() >= 2, || {
+        format!("{text:?} is not a chart's OCI address, such as oci://ghcr.io/k0rdent/kcm/charts/kcm")
+    })
+}
+
+fn dns_label(text: &str) -> Result<(), String> {
+    let legal = text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    let ends = !text.starts_with('-') && !text.ends_with('-');
+    demand(legal && ends && (1..=63).contains(&text.len()), || {
+        format!("{text:?} is not a name in Kubernetes: up to 63 of a-z, 0-9 and -, not - first or last")
+    })
+}

@@ -1,0 +1,177 @@
+//! What k0s is told: its configuration, its command lines, and the kubeconfigs that come out of it.
+
+use serde_json::{Value, json};
+
+use crate::{
+    config::{Architecture, Config},
+    topology::{Node, Role, Topology},
+};
+
+/// Where the binary lives on a machine (k0sctl's choice too).
+pub const BINARY: &str = "/usr/local/bin/k0s";
+/// Where the configuration lives on a controller.
+pub const CONFIG: &str = "/etc/k0s/k0s.yaml";
+/// Where the join token lives on a machine.
+pub const TOKEN: &str = "/etc/k0s/k0stoken";
+/// The API server's port.
+pub const API_PORT: u16 = 6443;
+
+/// Where a machine of this size downloads the k0s binary from.
+pub fn download_url(config: &Config, node: &Node) -> String {
+    if let Some(url) = &config.software.k0s.download_url {
+        return url.clone();
+    }
+    let version = config.software.k0s.version.replace('+', "%2B");
+    let architecture = match Architecture::of_size(&node.size) {
+        Architecture::Arm64 => "arm64",
+        _ => "amd64",
+    };
+    format!("https://github.com/k0sproject/k0s/releases/download/{version}/k0s-{version}-{architecture}")
+}
+
+/// The systemd unit in which k0s runs on a machine.
+pub fn unit(node: &Node) -> &'static str {
+    match node.role {
+        Role::Controller => "k0scontroller",
+        Role::Worker => "k0sworker",
+    }
+}
+
+/// The ClusterConfig for a controller (k0s documentation, configuration options).
+///
+/// Set on purpose: the addresses of a machine with several interfaces; etcd also for one controller, so that others can
+/// join later; Calico's packet size and the way it finds its address, both of which go wrong by themselves.
+pub fn cluster_config(config: &Config, topology: &Topology, node: &Node) -> String {
+    serde_saphyr::to_string(&json!({
+        "apiVersion": "k0s.k0sproject.io/v1beta1",
+        "kind": "ClusterConfig",
+        "metadata": {"name": "k0s"},
+        "spec": {
+            "api": {
+                "address": node.private_address.to_string(),
+                "port": API_PORT,
+                "sans": api_names(topology),
+            },
+            "storage": {"type": "etcd", "etcd": {"peerAddress": node.private_address.to_string()}},
+            "network": network(config, topology),
+            "telemetry": {"enabled": false},
+        },
+    }))
+    .unwrap_or_default()
+}
+
+fn network(config: &Config, topology: &Topology) -> Value {
+    let several_controllers = topology.controllers().count() > 1;
+    json!({
+        "provider": "calico",
+        "podCIDR": config.network.pod_cidr.to_string(),
+        "serviceCIDR": config.network.service_cidr.to_string(),
+        "calico": {
+            "mode": "vxlan",
+            "mtu": config.network.calico_mtu,
+            "ipAutodetectionMethod": format!("cidr={}", config.network.subnet_prefix),
+            "envVars": {"FELIX_IGNORELOOSERPF": "true"},
+        },
+        "nodeLocalLoadBalancing": {"enabled": several_controllers, "type": "EnvoyProxy"},
+    })
+}
+
+/// Every address by which the API server is reached.
+fn api_names(topology: &Topology) -> Vec<String> {
+    topology
+        .controllers()
+        .flat_map(|node| [node.private_address.to_string(), node.mesh_address.to_string()])
+        .chain(["127.0.0.1".to_owned()])
+        .collect()
+}
+
+/// The command that installs k0s as a service. The first controller has no token.
+pub fn install_command(node: &Node) -> String {
+    let mut command = format!("sudo {BINARY} install");
+    match node.role {
+        Role::Controller => {
+            command += &format!(" controller --config={CONFIG}");
+            if node.runs_workloads {
+                command += " --enable-worker --no-taints";
+            }
+        }
+        Role::Worker => command += " worker",
+    }
+    if !node.leader {
+        command += &format!(" --token-file={TOKEN}");
+    }
+    if node.role == Role::Worker || node.runs_workloads {
+        command += &format!(" --kubelet-extra-args=--node-ip={}", node.private_address);
+    }
+    command + " --force"
+}
+
+/// The file for k0sctl's users: the same cluster in its words (k0sctl documentation).
+pub fn k0sctl_config(config: &Config, topology: &Topology, key_path: &str) -> String {
+    let hosts: Vec<Value> = topology
+        .nodes
+        .iter()
+        .map(|node| {
+            let role = match (node.role, node.runs_workloads) {
+                (Role::Worker, _) => "worker",
+                (Role::Controller, true) => "controller+worker",
+                (Role::Controller, false) => "controller",
+            };
+            let mut host = json!({
+                "role": role,
+                "hostname": node.name,
+                "privateAddress": node.private_address.to_string(),
+                "ssh": {
+                    "address": node.mesh_address.to_string(),
+                    "user": config.ssh.username,
+                    "port": 22,
+                    "keyPath": key_path,
+                },
+            });
+            if role == "controller+worker" {
+                host["noTaints"] = json!(true);
+            }
+            host
+        })
+        .collect();
+    serde_saphyr::to_string(&json!({
+        "apiVersion": "k0sctl.k0sproject.io/v1beta1",
+        "kind": "Cluster",
+        "metadata": {"name": topology.cluster_id.to_string()},
+        "spec": {
+            "hosts": hosts,
+            "k0s": {
+                "version": config.software.k0s.version,
+                "dynamicConfig": false,
+                "config": {"spec": {
+                    "api": {"sans": api_names(topology)},
+                    "network": network(config, topology),
+                    "telemetry": {"enabled": false},
+                }},
+            },
+        },
+    }))
+    .unwrap_or_default()
+}
+
+/// The version that a node reports for this k0s version: `v1.33.2+k0s` for `v1.33.2+k0s.0` (k0s source: the kubelet is
+/// built with the suffix `+k0s`).
+pub fn kubelet_version(k0s_version: &str) -> &str {
+    k0s_version.rsplit_once('.').filter(|(rest, _)| rest.ends_with("+k0s")).map_or(k0s_version, |(rest, _)| rest)
+}
+
+/// A file to be sourced by a shell, from anywhere.
+pub fn kubeconfig_env(kubeconfig_file_name: &str) -> String {
+    format!(
+        r#"# Source this file: . kubeconfig-env.sh
+_k0rdent_directory="$(cd "$(dirname "${{BASH_SOURCE[0]:-$0}}")" && pwd)"
+export KUBECONFIG="$_k0rdent_directory/{kubeconfig_file_name}"
+unset _k0rdent_directory
+alias k='kubectl'
+alias kgp='kubectl get pods'
+alias kgs='kubectl get services'
+echo "KUBECONFIG=$KUBECONFIG"
+echo "context: $(sed -n 's/^current-context: *//p' "$KUBECONFIG")"
+"#
+    )
+}

@@ -1,0 +1,317 @@
+//! The Kubernetes client: the cluster's API through whatever network leads to it.
+
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
+
+use engine::Intent;
+use futures::{StreamExt as _, pin_mut};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use kube::{
+    Api, Client,
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, WatchEvent, WatchParams},
+    client::{Body, ClientBuilder},
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::{
+    http::{Connector, tls_config},
+    kubeconfig::Admin,
+    seam::{Network, World, pause},
+};
+
+/// How long one request may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the server may keep one watch open; it is opened again afterwards.
+const WATCH_SECONDS: u32 = 290;
+/// Between two tries after a broken connection.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Who changes the fields that we apply.
+const FIELD_MANAGER: &str = "k0rdentctl";
+
+/// A kind of object.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind {
+    /// Its API group; empty for the core.
+    pub group: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// Its name.
+    pub kind: &'static str,
+    /// Its name in URLs.
+    pub plural: &'static str,
+}
+
+/// `v1` Node.
+pub const NODE: Kind = Kind { group: "", version: "v1", kind: "Node", plural: "nodes" };
+/// `v1` Namespace.
+pub const NAMESPACE: Kind = Kind { group: "", version: "v1", kind: "Namespace", plural: "namespaces" };
+/// k0s's Helm chart (k0s documentation, Helm charts).
+pub const CHART: Kind =
+    Kind { group: "helm.k0sproject.io", version: "v1beta1", kind: "Chart", plural: "charts" };
+/// k0rdent's Management.
+pub const MANAGEMENT: Kind =
+    Kind { group: "k0rdent.mirantis.com", version: "v1beta1", kind: "Management", plural: "managements" };
+/// k0rdent's child clusters.
+pub const CLUSTER_DEPLOYMENT: Kind = Kind {
+    group: "k0rdent.mirantis.com",
+    version: "v1beta1",
+    kind: "ClusterDeployment",
+    plural: "clusterdeployments",
+};
+
+/// Why the API server did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum KubernetesError {
+    /// No answer.
+    #[error("the Kubernetes API does not answer: {0}")]
+    Unreachable(String),
+    /// A refusal, in the server's words.
+    #[error("the Kubernetes API refuses: {message} (HTTP {code})")]
+    Refused {
+        /// The HTTP status.
+        code: u16,
+        /// The message.
+        message: String,
+    },
+    /// The kubeconfig cannot be used.
+    #[error("the cluster's certificates cannot be used: {0}")]
+    Certificates(String),
+}
+
+impl KubernetesError {
+    /// Whether there is no such object, or no such kind of object.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { code: 404, .. })
+    }
+
+    /// Whether a retry may get an answer.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Refused { code: 429 | 500..=599, .. })
+    }
+}
+
+impl From<kube::Error> for KubernetesError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::Refused { code: status.code, message: status.message.clone() },
+            other => {
+                let mut text = other.to_string();
+                let mut source = std::error::Error::source(&other);
+                while let Some(cause) = source {
+                    text = cause.to_string();
+                    source = cause.source();
+                }
+                Self::Unreachable(text)
+            }
+        }
+    }
+}
+
+/// The cluster's API, as its administrator.
+#[derive(Clone)]
+pub struct Kubernetes {
+    client: Client,
+}
+
+impl Kubernetes {
+    /// The API server that `network` reaches at `host`, trusted and addressed as `admin` says.
+    pub fn new(world: &World, network: Arc<dyn Network>, host: &str, admin: &Admin) -> Result<Self, KubernetesError> {
+        let bad = |error: &dyn std::fmt::Display| KubernetesError::Certificates(error.to_string());
+        let mut roots = rustls::RootCertStore::empty();
+        let authority = CertificateDer::from_pem_slice(admin.authority.as_bytes()).map_err(|error| bad(&error))?;
+        roots.add(authority).map_err(|error| bad(&error))?;
+        let certificate = CertificateDer::from_pem_slice(admin.certificate.as_bytes()).map_err(|error| bad(&error))?;
+        let key = PrivateKeyDer::from_pem_slice(admin.key.expose().as_bytes())
+            .map_err(|_| bad(&"the client's key is not PEM"))?;
+        let like = tls_config(world);
+        let tls = rustls::ClientConfig::builder_with_details(like.crypto_provider().clone(), like.time_provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| bad(&error))?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![certificate], key)
+            .map_err(|error| bad(&error))?;
+        let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(60))
+            .build::<_, Body>(Connector::new(network, Arc::new(tls)));
+        let base: http::Uri = format!("https://{host}:{}", crate::k0s::API_PORT).parse().map_err(|error| bad(&error))?;
+        let config = kube::Config::new(base);
+        let service = tower::ServiceBuilder::new()
+            .layer(kube::client::ConfigExt::base_uri_layer(&config))
+            .map_err(tower::BoxError::from)
+            .service(http);
+        Ok(Self { client: ClientBuilder::new(service, "default").build() })
+    }
+
+    fn api(&self, kind: Kind, namespace: Option<&str>) -> Api<DynamicObject> {
+        let resource = ApiResource {
+            group: kind.group.into(),
+            version: kind.version.into(),
+            api_version: if kind.group.is_empty() {
+                kind.version.into()
+            } else {
+                format!("{}/{}", kind.group, kind.version)
+            },
+            kind: kind.kind.into(),
+            plural: kind.plural.into(),
+        };
+        match namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        }
+    }
+
+    /// Whether the API server says that it is ready.
+    pub async fn ready(&self) -> Result<(), KubernetesError> {
+        let request = http::Request::get("/readyz").body(Vec::new()).expect("a constant request");
+        bounded(self.client.request_text(request)).await.map(drop)
+    }
+
+    /// One object, if it exists.
+    pub async fn get(
+        &self,
+        kind: Kind,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Option<DynamicObject>, KubernetesError> {
+        match bounded(self.api(kind, namespace).get_opt(name)).await {
+            Err(error) if error.is_not_found() => Ok(None),
+            other => other,
+        }
+    }
+
+    /// All objects of a kind, by name; none if there is no such kind.
+    pub async fn list(
+        &self,
+        kind: Kind,
+        namespace: Option<&str>,
+    ) -> Result<BTreeMap<String, DynamicObject>, KubernetesError> {
+        match bounded(self.api(kind, namespace).list(&ListParams::default())).await {
+            Ok(list) => Ok(list.items.into_iter().map(named).collect()),
+            Err(error) if error.is_not_found() => Ok(BTreeMap::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the object be as described (server-side apply).
+    pub async fn apply(
+        &self,
+        _intent: &Intent,
+        kind: Kind,
+        namespace: Option<&str>,
+        object: &Value,
+    ) -> Result<(), KubernetesError> {
+        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        bounded(self.api(kind, namespace).patch(name, &parameters, &Patch::Apply(object))).await.map(drop)
+    }
+
+    /// Asks for an object's deletion; fine if there is none.
+    pub async fn delete(
+        &self,
+        _intent: &Intent,
+        kind: Kind,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<(), KubernetesError> {
+        match bounded(self.api(kind, namespace).delete(name, &DeleteParams::default())).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Follows the objects of a kind (one of them, or all) until `look` has seen enough. A broken connection is
+    /// reported to `trouble` and made again; only a refusal ends it early. The caller bounds its patience.
+    pub async fn follow<T>(
+        &self,
+        kind: Kind,
+        namespace: Option<&str>,
+        only: Option<&str>,
+        mut look: impl FnMut(&BTreeMap<String, DynamicObject>) -> ControlFlow<T>,
+        mut trouble: impl FnMut(&KubernetesError),
+    ) -> Result<T, KubernetesError> {
+        loop {
+            match self.follow_once(kind, namespace, only, &mut look).await {
+                Ok(ControlFlow::Break(result)) => return Ok(result),
+                Ok(ControlFlow::Continue(())) => {}
+                // A kind that is not there yet is like an object that is not there yet.
+                Err(error) if error.is_not_found() => {
+                    if let ControlFlow::Break(result) = look(&BTreeMap::new()) {
+                        return Ok(result);
+                    }
+                    pause(RETRY_INTERVAL).await;
+                }
+                Err(error) if error.is_transient() => {
+                    trouble(&error);
+                    pause(RETRY_INTERVAL).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// One list and the watch that follows it.
+    async fn follow_once<T>(
+        &self,
+        kind: Kind,
+        namespace: Option<&str>,
+        only: Option<&str>,
+        look: &mut impl FnMut(&BTreeMap<String, DynamicObject>) -> ControlFlow<T>,
+    ) -> Result<ControlFlow<T>, KubernetesError> {
+        let api = self.api(kind, namespace);
+        let selector = only.map(|name| format!("metadata.name={name}"));
+        let list = bounded(api.list(&ListParams { field_selector: selector.clone(), ..ListParams::default() })).await?;
+        let version = list.metadata.resource_version.clone().unwrap_or_default();
+        let mut objects: BTreeMap<String, DynamicObject> = list.items.into_iter().map(named).collect();
+        if let ControlFlow::Break(result) = look(&objects) {
+            return Ok(ControlFlow::Break(result));
+        }
+        let parameters =
+            WatchParams { field_selector: selector, timeout: Some(WATCH_SECONDS), ..WatchParams::default() };
+        let stream = bounded(api.watch(&parameters, &version)).await?;
+        pin_mut!(stream);
+        // The server ends the watch by itself; a connection that died without a word is noticed a little later.
+        let patience = Duration::from_secs(u64::from(WATCH_SECONDS)) + PATIENCE;
+        while let Ok(Some(event)) = timeout(patience, stream.next()).await {
+            match event? {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                    let (name, object) = named(object);
+                    objects.insert(name, object);
+                }
+                WatchEvent::Deleted(object) => {
+                    objects.remove(&named(object).0);
+                }
+                WatchEvent::Bookmark(_) => continue,
+                WatchEvent::Error(_) => return Ok(ControlFlow::Continue(())),
+            }
+            if let ControlFlow::Break(result) = look(&objects) {
+                return Ok(ControlFlow::Break(result));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+fn named(object: DynamicObject) -> (String, DynamicObject) {
+    (object.metadata.name.clone().unwrap_or_default(), object)
+}
+
+async fn bounded<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, KubernetesError> {
+    match timeout(PATIENCE, request).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(KubernetesError::Unreachable(format!("no answer within {} s", PATIENCE.as_secs()))),
+    }
+}
+
+/// Whether a condition of the object's status is True.
+pub fn condition<'object>(object: &'object DynamicObject, name: &str) -> Option<&'object Value> {
+    object.data.pointer("/status/conditions")?.as_array()?.iter().find(|condition| condition["type"] == name)
+}
+
+/// Whether a node is Ready.
+pub fn node_ready(node: &DynamicObject) -> bool {
+    condition(node, "Ready").is_some_and(|ready| ready["status"] == "True")
+}

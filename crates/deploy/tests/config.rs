@@ -1,0 +1,341 @@
+//! The configuration as its users meet it: files that load, and every complaint at its place.
+
+use deploy::config::{Architecture, Config, Problem, Severity, TEMPLATES, load, reference, render, sha256, template};
+
+fn complaints(text: &str) -> String {
+    let problems = load(text).map_or_else(|problems| problems, |loaded| loaded.warnings);
+    let line = |problem: &Problem| match problem.severity {
+        Severity::Error => problem.to_string(),
+        Severity::Warning => format!("(warning) {problem}"),
+    };
+    problems.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn loaded(text: &str) -> Config {
+    load(text).unwrap_or_else(|problems| panic!("{problems:?}")).config
+}
+
+#[test]
+fn the_files_of_the_scripts_load_unmodified() {
+    let files = [
+        ("k0rdent-default", include_str!("data/origin/k0rdent-default.yaml"), ""),
+        ("minimal", include_str!("data/origin/minimal.yaml"), ""),
+        ("development", include_str!("data/origin/development.yaml"), ""),
+        ("production", include_str!("data/origin/production.yaml"), "network.wireguard_network"),
+    ];
+    for (name, text, warned) in files {
+        let loaded = load(text).unwrap_or_else(|problems| panic!("{name}: {problems:?}"));
+        assert_eq!(loaded.warnings.iter().map(|problem| problem.key.as_str()).collect::<String>(), warned, "{name}");
+    }
+}
+
+#[test]
+fn the_default_file_of_the_scripts_has_our_defaults() {
+    let mut theirs = loaded(include_str!("data/origin/k0rdent-default.yaml"));
+    theirs.metadata.description = String::new();
+    assert_eq!(theirs, loaded(""));
+}
+
+#[test]
+fn templates_and_examples_load_without_complaint() {
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
+    let names = ["minimal", "single-node", "development", "production", "large", "huge"];
+    let mut texts: Vec<_> = TEMPLATES.iter().map(|(name, text)| (*name, (*text).to_owned())).collect();
+    texts.extend(names.map(|name| (name, std::fs::read_to_string(format!("{examples}/{name}.yaml")).unwrap())));
+    for (name, text) in &texts {
+        let expected = if *name == "single-node" { "cluster.workers.count" } else { "" };
+        let warnings = load(text).unwrap_or_else(|problems| panic!("{name}: {problems:?}")).warnings;
+        assert_eq!(warnings.iter().map(|problem| problem.key.as_str()).collect::<String>(), expected, "{name}");
+        assert!(template(name).is_none_or(|template| template == text), "{name}: example and template differ");
+    }
+    assert_eq!(template("nonsense"), None);
+}
+
+#[test]
+fn what_is_rendered_loads_again() {
+    for text in
+        ["", template("production-arm64-spot").unwrap(), "kof: {mothership: {collectors: {global: {a: [1, {b: no}]}}}}"]
+    {
+        let config = loaded(text);
+        assert_eq!(loaded(&render(&config)), config);
+    }
+    let text = render(&loaded("azure: {ssh_allowed_from: [203.0.113.0/24]}"));
+    assert!(text.contains("vm_image: Debian:debian-12:12-gen2:latest"), "{text}");
+}
+
+#[test]
+fn all_problems_come_at_once_in_the_order_of_the_file() {
+    let text = "\
+metadata:
+  ownr: alice
+azure:
+  locatoin: westus2
+  os_disk_gb: big
+cluster:
+  controllers:
+    count: 2
+    zones: [1, 4, 1]
+  workers: 3
+network:
+  vnet_prefix: 10.0.0.1/16
+  wireguard_network: 10.244.7.0/24
+kof:
+  enabled: maybe
+worker:
+  count: 3
+azure:
+  location: eastus
+protect: yes
+";
+    insta::assert_snapshot!(complaints(text), @r#"
+    2:3: metadata.ownr: unknown key; did you mean metadata.owner?
+    4:3: azure.locatoin: unknown key; did you mean azure.location?
+    5:15: azure.os_disk_gb: expected a whole number, found "big"
+    (warning) 8:12: cluster.controllers.count: 2 controllers survive no more failures than 1; take an odd number
+    9:16: cluster.controllers.zones[1]: there is no zone 4; Azure has 1, 2 and 3
+    9:19: cluster.controllers.zones[2]: zone 1 is there twice
+    10:12: cluster.workers: expected a mapping, found "3"
+    12:16: network.vnet_prefix: 10.0.0.1/16 has bits set after its prefix; write 10.0.0.0/16
+    13:22: network.wireguard_network: 10.244.7.0/24 overlaps with network.pod_cidr 10.244.0.0/16
+    15:12: kof.enabled: expected true or false, found "maybe"
+    16:1: worker: unknown key; did you mean vm_sizing.worker?
+    18:1: azure: stands twice; the first is on line 3
+    20:10: protect: expected true or false, found "yes"
+    "#);
+}
+
+#[test]
+fn every_check_says_what_is_wrong() {
+    let cases = [
+        "metadata: {owner: 'a<b'}",
+        "azure: {subscription_id: my-subscription, tenant_id: 'x y'}",
+        "azure: {location: West US 2}",
+        "azure: {vm_image: 'Debian:debian-12'}",
+        "azure: {vm_priority: cheap, eviction_policy: keep}",
+        "azure: {os_disk_gb: 8}",
+        "azure: {os_disk_gb: 99999999999999999999999}",
+        "azure: {ssh_allowed_from: [203.0.113.7, 0.0.0.0/0]}",
+        "azure: {ssh_allowed_from: [0.0.0.0/0]}",
+        "network: {vnet_prefix: nonsense}",
+        "network: {vnet_prefix: 10.1.0.0/16}",
+        "network: {pod_cidr: 10.100.0.0/16}",
+        "network: {vnet_prefix: 10.240.0.0/12, subnet_prefix: 10.240.0.0/24}",
+        "network: {wireguard_network: 169.254.0.0/24}",
+        "network: {service_cidr: 192.168.0.0/16}",
+        "network: {wireguard_network: 172.32.32.0/24}",
+        "network: {wireguard_network: 192.168.100.0/28}\ncluster: {workers: {count: 4}}",
+        "network: {subnet_prefix: 10.0.1.0/29}\ncluster: {workers: {count: 3}}",
+        "cluster: {workers: {count: 300}}",
+        "network: {mesh_port: 0}",
+        "network: {mesh_port: 4789}",
+        "network: {mesh_port: 31000}",
+        "network: {calico_mtu: 500}",
+        "network: {calico_mtu: 1500}",
+        "vm_sizing: {controller: {size: Standard_D4pls_v6}}",
+        "azure: {vm_image: 'Debian:debian-12:12-arm64:latest'}\nvm_sizing: {controller: {size: Standard_D2ps_v5}}",
+        "vm_sizing: {worker: {size: D2s_v5}}",
+        "cluster: {controllers: {count: 0}}",
+        "cluster: {controllers: {count: 4}}",
+        "cluster: {controllers: {count: -1}}",
+        "cluster: {controllers: {count: 70000}}",
+        "cluster: {workers: {count: 0}}",
+        "cluster: {workers: {count: 0}, controllers: {run_workloads: false}}",
+        "cluster: {workers: {zones: []}}",
+        "cluster: {workers: {zones: 1}}",
+        "ssh: {username: Admin}",
+        "ssh: {username: root}",
+        "software: {k0s: {version: 1.33.2}}",
+        "software: {k0s: {download_url: 'http://example.com/k0s'}}",
+        "software: {k0rdent: {version: v1.1.1}}",
+        "software: {k0rdent: {version: latest}}",
+        "software: {k0rdent: {registry: ghcr.io/k0rdent/kcm}}",
+        "software: {k0rdent: {namespace: KCM_system}}",
+        "software: {k0rdent: {providers: [capz, 'C A']}}",
+        "timeouts: {ssh_connect: 0}",
+        "kof: {enabled: true, regional: {domain: '', admin_email: nobody, cluster_name: X}}",
+        "azure: westus2",
+        "[1, 2]",
+        "azure: [",
+        "---\n{}\n---\n{}",
+        "azure: {location: eastus}\nazure: {location: eastus}",
+        "count: 3",
+        "completely_else: 3",
+        "a: &a [*a]",
+    ];
+    let shown = cases.map(|case| format!("# {}\n{}", case.replace('\n', "; "), complaints(case))).join("\n");
+    insta::assert_snapshot!(shown, @r#"
+    # metadata: {owner: 'a<b'}
+    1:19: metadata.owner: '<' cannot be in a tag; letters, digits, spaces and ._-:@+ can
+    # azure: {subscription_id: my-subscription, tenant_id: 'x y'}
+    1:26: azure.subscription_id: "my-subscription" is not an id such as 00000000-0000-0000-0000-000000000000; a name will not do
+    1:54: azure.tenant_id: "x y" is neither a tenant's id nor its domain
+    # azure: {location: West US 2}
+    1:19: azure.location: "West US 2" is not the name of a region; write westus2
+    # azure: {vm_image: 'Debian:debian-12'}
+    1:19: azure.vm_image: "Debian:debian-12" is not publisher:offer:sku:version, as in Debian:debian-12:12-gen2:latest
+    # azure: {vm_priority: cheap, eviction_policy: keep}
+    1:22: azure.vm_priority: "cheap" is not Regular or Spot
+    1:46: azure.eviction_policy: "keep" is not Deallocate or Delete
+    # azure: {os_disk_gb: 8}
+    1:21: azure.os_disk_gb: a disk has 30 to 4095 GiB
+    # azure: {os_disk_gb: 99999999999999999999999}
+    1:21: azure.os_disk_gb: 99999999999999999999999 is too large; the most is 65535
+    # azure: {ssh_allowed_from: [203.0.113.7, 0.0.0.0/0]}
+    1:28: azure.ssh_allowed_from[0]: 203.0.113.7 is one address; write it as 203.0.113.7/32
+    # azure: {ssh_allowed_from: [0.0.0.0/0]}
+    (warning) 1:28: azure.ssh_allowed_from[0]: the whole internet may try to log in; leave the list empty for your own address only
+    # network: {vnet_prefix: nonsense}
+    1:24: network.vnet_prefix: "nonsense" is not a range in CIDR notation, such as 10.0.0.0/16
+    # network: {vnet_prefix: 10.1.0.0/16}
+    1:24: network.vnet_prefix: 10.0.1.0/24 is not inside network.vnet_prefix 10.1.0.0/16
+    # network: {pod_cidr: 10.100.0.0/16}
+    1:21: network.pod_cidr: 10.100.0.0/16 overlaps with network.service_cidr 10.96.0.0/12
+    # network: {vnet_prefix: 10.240.0.0/12, subnet_prefix: 10.240.0.0/24}
+    1:24: network.vnet_prefix: 10.240.0.0/12 overlaps with network.pod_cidr 10.244.0.0/16
+    # network: {wireguard_network: 169.254.0.0/24}
+    1:30: network.wireguard_network: 169.254.0.0/24 overlaps with 169.254.0.0/16, which has another use on every host
+    (warning) 1:30: network.wireguard_network: 169.254.0.0/24 is not private: addresses there belong to somebody on the internet, whom you could not reach; take a range of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10
+    # network: {service_cidr: 192.168.0.0/16}
+    1:25: network.service_cidr: 192.168.0.0/16 overlaps with network.wireguard_network 192.168.100.0/24
+    # network: {wireguard_network: 172.32.32.0/24}
+    (warning) 1:30: network.wireguard_network: 172.32.32.0/24 is not private: addresses there belong to somebody on the internet, whom you could not reach; take a range of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10
+    # network: {wireguard_network: 192.168.100.0/28}; cluster: {workers: {count: 4}}
+    1:30: network.wireguard_network: network.wireguard_network 192.168.100.0/28 has no room for 5 machines (machines start at the 11th address); give it a /27
+    # network: {subnet_prefix: 10.0.1.0/29}; cluster: {workers: {count: 3}}
+    1:26: network.subnet_prefix: network.subnet_prefix 10.0.1.0/29 has no room for 4 machines (Azure keeps 5 addresses); give it a /28
+    # cluster: {workers: {count: 300}}
+    1:28: cluster.workers.count: network.wireguard_network 192.168.100.0/24 has no room for 301 machines (machines start at the 11th address); give it a /23
+    1:28: cluster.workers.count: network.subnet_prefix 10.0.1.0/24 has no room for 301 machines (Azure keeps 5 addresses); give it a /23
+    (warning) 1:28: cluster.workers.count: network.pod_cidr 10.244.0.0/16 has no room for 301 machines (each takes a /24); give it a /15
+    # network: {mesh_port: 0}
+    1:22: network.mesh_port: a port is a number from 1 to 65535
+    # network: {mesh_port: 4789}
+    1:22: network.mesh_port: 4789 belongs to the pod network (VXLAN)
+    # network: {mesh_port: 31000}
+    (warning) 1:22: network.mesh_port: Kubernetes gives the ports from 30000 to 32767 to services (NodePort); take another
+    # network: {calico_mtu: 500}
+    1:23: network.calico_mtu: a packet has at least 576 bytes
+    # network: {calico_mtu: 1500}
+    (warning) 1:23: network.calico_mtu: Azure's packets are 1500 bytes and VXLAN takes 50 of them; more than 1450 may be lost
+    # vm_sizing: {controller: {size: Standard_D4pls_v6}}
+    1:32: vm_sizing.controller.size: vm_sizing.controller.size Standard_D4pls_v6 is Arm64, but azure.vm_image Debian:debian-12:12-gen2:latest is x64; change one of them
+    # azure: {vm_image: 'Debian:debian-12:12-arm64:latest'}; vm_sizing: {controller: {size: Standard_D2ps_v5}}
+    1:19: azure.vm_image: vm_sizing.worker.size Standard_B2s is x64, but azure.vm_image Debian:debian-12:12-arm64:latest is Arm64; change one of them
+    # vm_sizing: {worker: {size: D2s_v5}}
+    1:28: vm_sizing.worker.size: "D2s_v5" is not a machine size of Azure, such as Standard_B2s
+    # cluster: {controllers: {count: 0}}
+    1:32: cluster.controllers.count: there must be at least 1 controller
+    # cluster: {controllers: {count: 4}}
+    (warning) 1:32: cluster.controllers.count: 4 controllers survive no more failures than 3; take an odd number
+    # cluster: {controllers: {count: -1}}
+    1:32: cluster.controllers.count: expected a whole number, found "-1"
+    # cluster: {controllers: {count: 70000}}
+    1:32: cluster.controllers.count: 70000 is too large; the most is 65535
+    # cluster: {workers: {count: 0}}
+    (warning) 1:28: cluster.workers.count: without workers, the controllers run workloads too
+    # cluster: {workers: {count: 0}, controllers: {run_workloads: false}}
+    1:61: cluster.controllers.run_workloads: nothing would run workloads: there are no workers and controllers may not
+    # cluster: {workers: {zones: []}}
+    1:28: cluster.workers.zones: name at least one zone, as in [1]
+    # cluster: {workers: {zones: 1}}
+    1:28: cluster.workers.zones: expected a list, each a whole number, found "1"
+    # ssh: {username: Admin}
+    1:17: ssh.username: "Admin" is not a user name: up to 32 of a-z, 0-9, - and _, a letter or _ first
+    # ssh: {username: root}
+    1:17: ssh.username: Azure does not allow the user name root; take another, such as k0rdent
+    # software: {k0s: {version: 1.33.2}}
+    1:27: software.k0s.version: "1.33.2" is not a release of k0s, such as v1.33.2+k0s.0
+    # software: {k0s: {download_url: 'http://example.com/k0s'}}
+    1:32: software.k0s.download_url: "http://example.com/k0s" is not an https address
+    # software: {k0rdent: {version: v1.1.1}}
+    1:31: software.k0rdent.version: "v1.1.1" has a v too many; write 1.1.1
+    # software: {k0rdent: {version: latest}}
+    1:31: software.k0rdent.version: "latest" is not a version, such as 1.1.1
+    # software: {k0rdent: {registry: ghcr.io/k0rdent/kcm}}
+    1:32: software.k0rdent.registry: "ghcr.io/k0rdent/kcm" is not a chart's OCI address, such as oci://ghcr.io/k0rdent/kcm/charts/kcm
+    # software: {k0rdent: {namespace: KCM_system}}
+    1:33: software.k0rdent.namespace: "KCM_system" is not a name in Kubernetes: up to 63 of a-z, 0-9 and -, not - first or last
+    # software: {k0rdent: {providers: [capz, 'C A']}}
+    1:40: software.k0rdent.providers[1]: "C A" is not a name in Kubernetes: up to 63 of a-z, 0-9 and -, not - first or last
+    # timeouts: {ssh_connect: 0}
+    1:25: timeouts.ssh_connect: must be more than 0
+    # kof: {enabled: true, regional: {domain: '', admin_email: nobody, cluster_name: X}}
+    1:41: kof.regional.domain: KOF needs a DNS domain, as in regional.example.com
+    1:58: kof.regional.admin_email: KOF needs an e-mail address for its certificates
+    1:80: kof.regional.cluster_name: "X" is not a name in Kubernetes: up to 63 of a-z, 0-9 and -, not - first or last
+    # azure: westus2
+    1:8: azure: expected a mapping, found "westus2"
+    # [1, 2]
+    1:1: expected a mapping, found a list
+    # azure: [
+    1:8: not valid YAML: unclosed bracket '['
+    # ---; {}; ---; {}
+    3:1: a second document starts here; one file holds one configuration
+    # azure: {location: eastus}; azure: {location: eastus}
+    2:1: azure: stands twice; the first is on line 1
+    # count: 3
+    1:1: count: unknown key; did you mean cluster.workers.count?
+    # completely_else: 3
+    1:1: completely_else: unknown key
+    # a: &a [*a]
+    1:8: an alias cannot stand inside what it names
+    "#);
+}
+
+#[test]
+fn forms_that_mean_the_same_are_accepted() {
+    for text in ["", "# nothing\n", "azure:\n", "azure: null", "{}", "azure:\n  location: ~\n"] {
+        assert_eq!(loaded(text), loaded(""), "{text:?}");
+    }
+    let config = loaded(
+        "azure: {vm_priority: spot, eviction_policy: DELETE}\n\
+         cluster: {controllers: {count: '3', zones: &zones [1, 2]}, workers: {zones: *zones}}\n\
+         metadata: {version: 1.0, owner: 12}\nkof: {enabled: True}\nsoftware: {k0s: {version: v1.34.0-rc.1+k0s.1}}",
+    );
+    assert_eq!(serde_json::to_string(&config.azure.vm_priority).unwrap(), "\"Spot\"");
+    assert_eq!((config.cluster.controllers.count, config.cluster.workers.zones), (3, vec![1, 2]));
+    assert_eq!((config.metadata.version.as_str(), config.metadata.owner.as_deref()), ("1.0", Some("12")));
+    assert!(config.kof.enabled);
+}
+
+#[test]
+fn files_that_grow_without_bound_are_refused() {
+    let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..9 {
+        let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
+        bomb += &format!("a{level}: &a{level} [{aliases}]\n");
+    }
+    assert!(complaints(&bomb).contains("too deep or too large"), "{}", complaints(&bomb));
+    let deep = "[".repeat(5_000);
+    assert!(complaints(&deep).contains("recursion limit exceeded"), "{}", complaints(&deep));
+}
+
+#[test]
+fn architectures_follow_from_names() {
+    for size in ["Standard_D4pls_v6", "Standard_D2ps_v5", "Standard_B2pts_v2"] {
+        assert_eq!(Architecture::of_size(size), Architecture::Arm64, "{size}");
+    }
+    for size in ["Standard_B2s", "Standard_DS4_v2", "Standard_NP10s", "Standard_HB120-16rs_v3", "Standard_A4_v2", ""] {
+        assert_eq!(Architecture::of_size(size), Architecture::X64, "{size}");
+    }
+}
+
+#[test]
+fn the_reference_names_every_key() {
+    let reference = reference();
+    insta::assert_snapshot!(reference.lines().take(8).collect::<Vec<_>>().join("\n"), @r#"
+    | key | default | meaning |
+    | --- | --- | --- |
+    | `metadata.version` | `"1.0"` | Version of the file's layout. Not used. |
+    | `metadata.schema` | `"k0rdent-config"` | Name of the file's layout. Not used. |
+    | `metadata.description` | `""` | What this configuration is for. |
+    | `metadata.owner` | not set | Who owns the cluster: the `owner` tag in Azure. Not set: the person who deploys. |
+    | `protect` | `false` | Refuse to reset this cluster while true. |
+    | `azure.subscription_id` | not set | The subscription's id. Not set: the only one that the credential can see. |
+    "#);
+    assert_eq!(
+        reference.lines().count() - 2,
+        render(&loaded("")).lines().filter(|line| !line.trim_end().ends_with(':')).count()
+    );
+    assert_eq!(sha256(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+}

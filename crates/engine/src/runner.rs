@@ -1,0 +1,292 @@
+//! Executes a plan as fast as its dependencies allow.
+//!
+//! All steps of a run live inside one future: when it is dropped, nothing of the run goes on. A step starts as soon as
+//! the steps that it depends on hold, whatever the others do; one that fails stops only those that depend on it.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    clock::Clock,
+    event::{Event, Outcome, Record},
+    journal::{Journal, JournalError},
+    plan::{Decision, Plan, PlannedStep, StepId},
+    step::{Context, Done, Failure, FailureKind, Step, Waiting},
+};
+
+/// How long running steps may go on after somebody asked the run to stop.
+pub const SETTLE: Duration = Duration::from_secs(30);
+
+/// What readers of a run see: the events as they are recorded, and what running steps wait for.
+#[derive(Debug, Clone)]
+pub enum Message {
+    /// An event is in the journal.
+    Recorded(Box<Record>),
+    /// A running step says what it waits for.
+    Progress {
+        /// Which.
+        step: PlannedStep,
+        /// The condition, in words.
+        waiting_for: String,
+        /// What was last seen.
+        evidence: String,
+        /// How long it has been running.
+        elapsed: Duration,
+    },
+}
+
+/// Whether the run should go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stop {
+    /// Go on.
+    #[default]
+    No,
+    /// Start nothing new; let what runs settle for [`SETTLE`].
+    Gently,
+    /// End at once; the journal is right as it is.
+    Now,
+}
+
+/// The instants at which a crash is most instructive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FaultPoint {
+    /// The intention is recorded, nothing has happened.
+    BeforeEffect,
+    /// It has happened, and is not recorded.
+    AfterEffect,
+    /// It is recorded, and the next step has not begun.
+    AfterRecord,
+}
+
+/// Decides, at each instant that matters, whether the run fails or dies there. For tests.
+pub type FaultInjector = Arc<dyn Fn(FaultPoint, &StepId) -> Injection + Send + Sync>;
+
+/// What a [`FaultInjector`] wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Injection {
+    /// Nothing.
+    None,
+    /// The step fails here.
+    Fail,
+    /// The run makes no further progress: the caller drops it, as a crash would.
+    Hang,
+}
+
+/// What a run needs besides its plan.
+pub struct Options<'run> {
+    /// The calendar.
+    pub clock: Arc<dyn Clock>,
+    /// Whether to go on.
+    pub stop: watch::Receiver<Stop>,
+    /// Sees every message, in order.
+    pub listener: &'run (dyn Fn(&Message) + Send + Sync),
+    /// Faults to inject; none outside tests.
+    pub faults: Option<FaultInjector>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// The outcome.
+    pub outcome: Outcome,
+    /// The steps that failed, in the order of failure.
+    pub failures: Vec<(PlannedStep, Failure)>,
+    /// The steps that were not tried because of those.
+    pub not_tried: Vec<StepId>,
+}
+
+/// What all steps of a run share.
+pub(crate) struct Shared<'run> {
+    journal: &'run Journal,
+    options: &'run Options<'run>,
+}
+
+impl Shared<'_> {
+    pub(crate) fn record(&self, event: Event) -> Result<(), Failure> {
+        let at = self.options.clock.utc();
+        let record = self.journal.append(at, event).map_err(|error| {
+            Failure { kind: FailureKind::Journal, ..Failure::new(error.to_string()) }
+        })?;
+        self.tell(Message::Recorded(Box::new(record)));
+        Ok(())
+    }
+
+    pub(crate) fn tell(&self, message: Message) {
+        (self.options.listener)(&message);
+    }
+
+    pub(crate) async fn reach(&self, point: FaultPoint, step: &StepId) -> Result<(), Failure> {
+        match self.options.faults.as_ref().map_or(Injection::None, |inject| inject(point, step)) {
+            Injection::None => Ok(()),
+            Injection::Fail => Err(Failure::new(format!("injected failure {point:?} in {step}"))),
+            Injection::Hang => std::future::pending().await,
+        }
+    }
+}
+
+/// Runs the plan. `steps` holds an implementation for each step that runs.
+///
+/// # Errors
+/// Only if the journal cannot be written; everything else is in the report.
+pub async fn run(
+    plan: &Plan,
+    steps: &BTreeMap<StepId, Box<dyn Step>>,
+    journal: &Journal,
+    options: &Options<'_>,
+) -> Result<Report, JournalError> {
+    debug_assert_eq!(plan.defect(), None);
+    let shared = Shared { journal, options };
+    let lost = |failure: Failure| JournalError::File(std::io::Error::other(failure.message));
+    shared.record(Event::Planned { steps: plan.steps.clone() }).map_err(lost)?;
+    let schedule = RefCell::new(Schedule::new(plan));
+    let mut running = FuturesUnordered::new();
+    let mut failures = Vec::new();
+    let mut stop = options.stop.clone();
+    let mut settle_until = None;
+    let mut interrupted = false;
+    loop {
+        let now = *stop.borrow_and_update();
+        interrupted |= now != Stop::No;
+        if now == Stop::Gently && settle_until.is_none() {
+            settle_until = Some(Instant::now() + SETTLE);
+        }
+        if !interrupted {
+            while let Some(planned) = schedule.borrow_mut().next_ready() {
+                running.push(execute(planned, steps.get(&planned.id).map(Box::as_ref), &shared));
+            }
+        }
+        if running.is_empty() || now == Stop::Now {
+            break;
+        }
+        tokio::select! {
+            biased;
+            Some((planned, result)) = running.next() => match result {
+                Ok(()) => schedule.borrow_mut().succeeded(&planned.id),
+                Err(failure) if failure.kind == FailureKind::Journal => return Err(lost(failure)),
+                Err(failure) => failures.push((planned.clone(), failure)),
+            },
+            Ok(()) = stop.changed() => {}
+            () = tokio::time::sleep_until(settle_until.unwrap_or_else(Instant::now)), if settle_until.is_some() => break,
+        }
+    }
+    drop(running);
+    let not_tried = schedule.into_inner().not_started();
+    let outcome = match (interrupted && !not_tried.is_empty(), failures.is_empty()) {
+        (true, _) => Outcome::Interrupted,
+        (false, false) => Outcome::Failed,
+        (false, true) => Outcome::Succeeded,
+    };
+    shared.record(Event::RunEnded { outcome }).map_err(lost)?;
+    Ok(Report { outcome, failures, not_tried })
+}
+
+/// Runs one step to its end and records how it went.
+async fn execute<'run>(
+    planned: &'run PlannedStep,
+    step: Option<&'run dyn Step>,
+    shared: &'run Shared<'run>,
+) -> (&'run PlannedStep, Result<(), Failure>) {
+    (planned, execute_and_record(planned, step, shared).await)
+}
+
+async fn execute_and_record(
+    planned: &PlannedStep,
+    step: Option<&dyn Step>,
+    shared: &Shared<'_>,
+) -> Result<(), Failure> {
+    let Some(step) = step else { return Err(Failure::new(format!("no implementation of step {}", planned.id))) };
+    shared.record(Event::StepStarted { step: planned.id.clone() })?;
+    let context =
+        Context { step: planned, shared, waiting: Mutex::new(Waiting::default()), since: Instant::now() };
+    let result = match tokio::time::timeout(planned.deadline, step.ensure(&context)).await {
+        Ok(result) => result,
+        Err(_) => Err(too_late(&context)),
+    };
+    match result {
+        Ok(Done { evidence, output }) => {
+            shared.record(Event::StepSucceeded { step: planned.id.clone(), evidence, output })?;
+            shared.reach(FaultPoint::AfterRecord, &planned.id).await
+        }
+        Err(failure) if failure.kind == FailureKind::Journal => Err(failure),
+        Err(failure) => {
+            shared.record(Event::StepFailed { step: planned.id.clone(), failure: failure.clone() })?;
+            Err(failure)
+        }
+    }
+}
+
+fn too_late(context: &Context<'_>) -> Failure {
+    let waiting = context.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let minutes = context.step.deadline.as_secs_f64() / 60.0;
+    let mut message = format!("{}: not done after {minutes:.0} min", context.step.title);
+    if !waiting.condition.is_empty() {
+        message += &format!("; waiting for: {}", waiting.condition);
+    }
+    if !waiting.evidence.is_empty() {
+        message += &format!("; last seen: {}", waiting.evidence);
+    }
+    Failure { kind: FailureKind::Deadline, message, advice: None }
+}
+
+/// Which steps may start.
+struct Schedule<'plan> {
+    /// Waiting steps, with how many of their dependencies do not hold yet.
+    waiting: BTreeMap<&'plan StepId, usize>,
+    dependents: BTreeMap<&'plan StepId, Vec<&'plan PlannedStep>>,
+    /// Ready steps, by their place in the plan: what the plan names first starts first.
+    ready: BTreeMap<usize, &'plan PlannedStep>,
+    places: BTreeMap<&'plan StepId, usize>,
+}
+
+impl<'plan> Schedule<'plan> {
+    fn new(plan: &'plan Plan) -> Self {
+        let mut schedule = Self {
+            waiting: BTreeMap::new(),
+            dependents: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            places: plan.steps.iter().enumerate().map(|(place, step)| (&step.id, place)).collect(),
+        };
+        let runs: BTreeMap<&StepId, bool> =
+            plan.steps.iter().map(|step| (&step.id, step.decision == Decision::Run)).collect();
+        for (place, step) in plan.steps.iter().enumerate().filter(|(_, step)| step.decision == Decision::Run) {
+            let open: Vec<_> = step.after.iter().filter(|id| runs.get(id).copied().unwrap_or(false)).collect();
+            if open.is_empty() {
+                schedule.ready.insert(place, step);
+            } else {
+                schedule.waiting.insert(&step.id, open.len());
+                for id in open {
+                    schedule.dependents.entry(id).or_default().push(step);
+                }
+            }
+        }
+        schedule
+    }
+
+    fn next_ready(&mut self) -> Option<&'plan PlannedStep> {
+        self.ready.pop_first().map(|(_, step)| step)
+    }
+
+    fn succeeded(&mut self, id: &StepId) {
+        for step in self.dependents.remove(id).unwrap_or_default() {
+            let Some(open) = self.waiting.get_mut(&step.id) else { continue };
+            *open -= 1;
+            if *open == 0 {
+                self.waiting.remove(&step.id);
+                self.ready.insert(self.places[&step.id], step);
+            }
+        }
+    }
+
+    fn not_started(self) -> Vec<StepId> {
+        let mut left: Vec<_> = self.waiting.into_keys().chain(self.ready.into_values().map(|step| &step.id)).collect();
+        left.sort_by_key(|id| self.places[id]);
+        left.into_iter().cloned().collect()
+    }
+}

@@ -1,0 +1,410 @@
+//! The command line: every command and option, their help, and how it is laid out.
+
+use clap::builder::PossibleValuesParser;
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+/// Narrower, help is unreadable; wider, lines are too long to follow.
+const WIDTHS: std::ops::RangeInclusive<usize> = 60..=200;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// The commands in the order and groups of the help.
+const GROUPS: &[(&str, &[&str])] = &[
+    ("Start", &["init", "config"]),
+    ("Try it out", &["rehearse", "twin"]),
+    ("Run", &["plan", "deploy", "reset"]),
+    ("Look", &["status", "events"]),
+    ("Cluster", &["ssh", "kubeconfig", "exec"]),
+    ("Other", &["version", "completions", "help"]),
+];
+
+/// What to type, for each command.
+const EXAMPLES: &[(&str, &[&str])] = &[
+    ("", &["k0rdentctl init --template minimal > k0rdent.yaml", "k0rdentctl rehearse", "k0rdentctl deploy"]),
+    ("init", &["k0rdentctl init --template production > k0rdent.yaml"]),
+    ("config", &["k0rdentctl config validate"]),
+    ("config validate", &["k0rdentctl config validate --config my.yaml"]),
+    ("config show", &["k0rdentctl config show --output json"]),
+    ("plan", &["k0rdentctl plan"]),
+    ("deploy", &["k0rdentctl deploy", "k0rdentctl deploy -y --until machines"]),
+    ("reset", &["k0rdentctl reset -y"]),
+    ("status", &["k0rdentctl status --output json"]),
+    ("events", &["k0rdentctl events --follow"]),
+    ("ssh", &["k0rdentctl ssh k0s-controller-1", "k0rdentctl ssh k0s-worker-1 -- uptime"]),
+    ("kubeconfig", &["k0rdentctl kubeconfig"]),
+    ("exec", &["k0rdentctl exec -- kubectl get nodes"]),
+    ("rehearse", &["k0rdentctl rehearse --config examples/production.yaml", "k0rdentctl rehearse --faults 42 --speed 60"]),
+    ("twin", &["k0rdentctl twin serve --data-dir ./twin"]),
+    ("twin serve", &["k0rdentctl twin serve --data-dir ./twin --speed 60", "k0rdentctl --twin ./twin deploy -y"]),
+    ("version", &["k0rdentctl version --output json"]),
+    ("completions", &["k0rdentctl completions bash > k0rdentctl.bash"]),
+];
+
+/// From a YAML file to a k0rdent management cluster on Azure, and back to nothing.
+#[derive(Debug, Parser)]
+#[command(name = "k0rdentctl", version, styles = STYLES, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    /// Options of every command.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// The configuration [default: ./k0rdent.yaml, then ./config/k0rdent.yaml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where the environment's files live
+    #[arg(long, global = true, value_name = "DIR", default_value = "./.k0rdent")]
+    pub(crate) home: PathBuf,
+    /// How results are printed
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(crate) output: Output,
+    /// Talk to the twin served from this directory instead of Azure
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) twin: Option<PathBuf>,
+    /// Say more; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Say nothing but results and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// When to use colours
+    #[arg(long, global = true, value_name = "WHEN", default_value_t)]
+    pub(crate) color: ColorChoice,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// A phase of a deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Phase {
+    /// Keys and files.
+    Prepare,
+    /// What the machines share in Azure.
+    Network,
+    /// The machines.
+    Machines,
+    /// The encrypted network between them.
+    Mesh,
+    /// Kubernetes.
+    K0s,
+    /// The management cluster.
+    K0rdent,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print a commented starter configuration
+    Init {
+        /// Which one
+        #[arg(long, value_name = "NAME", default_value = "minimal", value_parser = templates())]
+        template: String,
+    },
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Show what deploy would do, and touch nothing
+    Plan,
+    /// Create the cluster, or continue where it was
+    Deploy(Deploy),
+    /// Delete the cluster and prove that it is gone
+    Reset(Confirmation),
+    /// Show the cluster and what to do next
+    Status,
+    /// Show what happened
+    Events {
+        /// Keep showing what happens
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Log in to a machine, or run a command there
+    Ssh {
+        /// The machine, as in k0s-controller-1
+        node: String,
+        /// The command; without it, a shell
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Write the kubeconfig and print its path
+    Kubeconfig,
+    /// Run a program with a way into the cluster
+    ///
+    /// Opens the way into the cluster, sets KUBECONFIG, runs the program, and closes it again. The exit code is the
+    /// program's own.
+    Exec {
+        /// The program and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Deploy and reset in memory; needs no account
+    ///
+    /// Runs the whole road of this configuration against a twin of the cloud in memory, in simulated time, and reports
+    /// how long it would take and why.
+    Rehearse(Rehearse),
+    /// Serve a twin of the cloud to other programs
+    #[command(subcommand)]
+    Twin(TwinCommand),
+    /// Print the version
+    Version,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What to do with the configuration.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check it and report every problem
+    Validate,
+    /// Print it complete with all defaults
+    Show,
+}
+
+/// Before something that costs or destroys.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Confirmation {
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+/// How to deploy.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Deploy {
+    /// Do not ask first.
+    #[command(flatten)]
+    pub(crate) confirmation: Confirmation,
+    /// Do not wait for the last steps to be ready
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// Stop after this phase
+    #[arg(long, value_name = "PHASE", value_enum, hide_possible_values = false)]
+    pub(crate) until: Option<Phase>,
+    /// Make generated files anew even when they are there
+    #[arg(long)]
+    pub(crate) force_regenerate: bool,
+}
+
+/// How to rehearse.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Rehearse {
+    /// Let things go wrong, drawn from this seed
+    #[arg(long, value_name = "SEED")]
+    pub(crate) faults: Option<u64>,
+    /// Simulated seconds for each real second, to watch [default: as fast as possible]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) speed: Option<f64>,
+    /// Seed of the world: the same seed is the same run
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    pub(crate) seed: u64,
+    /// Keep the run's files in this directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+}
+
+/// What to do with a twin.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum TwinCommand {
+    /// Serve a twin until interrupted
+    Serve(Serve),
+}
+
+/// How to serve a twin.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Serve {
+    /// Where the twin puts its addresses and certificate
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+    /// Simulated seconds for each real second
+    #[arg(long, value_name = "N", default_value_t = 60.0, value_parser = positive)]
+    pub(crate) speed: f64,
+    /// Seed of the world
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    pub(crate) seed: u64,
+}
+
+/// The command line for a terminal of that many columns.
+pub(crate) fn command(width: usize) -> clap::Command {
+    let command = Arguments::command().term_width(width.clamp(*WIDTHS.start(), *WIDTHS.end()));
+    let template = overview(&command);
+    with_examples(command.help_template(template), "")
+}
+
+/// Reads a command line, the program's name first. An error is clap's: print it and exit with its code.
+pub(crate) fn parse(
+    arguments: impl IntoIterator<Item = impl Into<OsString>>,
+    width: usize,
+) -> Result<Arguments, clap::Error> {
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    let mut command = command(width).color(color(&arguments));
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Colours of help and errors, which are printed before anything is parsed.
+fn color(arguments: &[OsString]) -> ColorChoice {
+    let words = || arguments.iter().skip(1).filter_map(|word| word.to_str()).take_while(|word| *word != "--");
+    let joined = words().find_map(|word| word.strip_prefix("--color="));
+    let apart = words().zip(words().skip(1)).find_map(|(word, next)| (word == "--color").then_some(next));
+    joined.or(apart).and_then(|when| ColorChoice::from_str(when, true).ok()).unwrap_or_default()
+}
+
+/// Clap lists all commands under one heading; this lists them in groups.
+fn overview(command: &clap::Command) -> String {
+    let (header, literal) = (STYLES.get_header(), STYLES.get_literal());
+    let mut text = String::from("{about-with-newline}\n{usage-heading} {usage}\n");
+    for (group, names) in GROUPS {
+        let _ = write!(text, "\n{header}{group}:{header:#}\n");
+        for name in *names {
+            let about = command.find_subcommand(name).and_then(clap::Command::get_about).map(ToString::to_string);
+            let about = about.unwrap_or_else(|| "Show this, or the help of a command".to_owned());
+            let _ = writeln!(text, "  {literal}{name:<11}{literal:#}  {about}");
+        }
+    }
+    let _ = write!(text, "\n{header}Global options:{header:#}\n{{options}}{{after-help}}");
+    text
+}
+
+fn with_examples(mut command: clap::Command, path: &str) -> clap::Command {
+    if let Some((_, lines)) = EXAMPLES.iter().find(|(known, _)| *known == path) {
+        let header = STYLES.get_header();
+        let heading = if lines.len() == 1 { "Example" } else { "Examples" };
+        command = command.after_help(format!("{header}{heading}:{header:#}\n  {}", lines.join("\n  ")));
+    }
+    let names: Vec<_> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    names.iter().fold(command, |command, name| {
+        let path = format!("{path} {name}");
+        command.mut_subcommand(name, |sub| with_examples(sub, path.trim_start()))
+    })
+}
+
+fn templates() -> PossibleValuesParser {
+    deploy::config::TEMPLATES.iter().map(|(name, _)| *name).collect::<Vec<_>>().into()
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
+    number.ok_or_else(|| "expected a number above 0".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every command with its path, the top first.
+    fn all(command: clap::Command) -> Vec<clap::Command> {
+        fn collect(command: &clap::Command, found: &mut Vec<clap::Command>) {
+            found.push(command.clone());
+            command.get_subcommands().filter(|sub| sub.get_name() != "help").for_each(|sub| collect(sub, found));
+        }
+        let mut built = command;
+        built.build();
+        let mut found = Vec::new();
+        collect(&built, &mut found);
+        found
+    }
+
+    fn parsed(line: &str) -> Result<Arguments, clap::Error> {
+        parse(line.split_whitespace(), 80)
+    }
+
+    #[test]
+    fn the_tree_is_consistent() {
+        command(80).debug_assert();
+    }
+
+    #[test]
+    fn help_fits_its_width_and_has_an_example() {
+        for width in [60, 80, 120, 200] {
+            for mut command in all(command(width)) {
+                for help in [command.render_help().to_string(), command.render_long_help().to_string()] {
+                    let longest = help.lines().map(|line| line.chars().count()).max().unwrap_or_default();
+                    assert!(longest <= width, "{} is {longest} wide, not {width}:\n{help}", command.get_name());
+                    assert!(help.contains("Example"), "{} has no example:\n{help}", command.get_name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn widths_are_clamped() {
+        assert_eq!(command(10).render_help().to_string(), command(60).render_help().to_string());
+        assert_eq!(command(999).render_help().to_string(), command(200).render_help().to_string());
+    }
+
+    #[test]
+    fn every_command_is_in_one_group_and_every_example_parses() {
+        let mut grouped: Vec<_> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        let mut known: Vec<_> = Arguments::command().get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+        known.push("help".to_owned());
+        grouped.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(grouped, known);
+        for line in EXAMPLES.iter().flat_map(|(_, lines)| *lines) {
+            let line = line.split(" > ").next().unwrap_or_default();
+            assert!(parsed(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn help_is_coloured_and_grouped() {
+        let help = command(80).render_help();
+        assert!(help.ansi().to_string().contains("\u{1b}["));
+        insta::assert_snapshot!(help, @"");
+    }
+
+    #[test]
+    fn a_command_shows_its_own_options_apart() {
+        let mut command = all(command(80)).into_iter().find(|command| command.get_name() == "deploy").expect("deploy");
+        insta::assert_snapshot!(command.render_help(), @"");
+    }
+
+    #[test]
+    fn arguments_arrive() {
+        let arguments = parsed("k0rdentctl --twin ./twin ssh k0s-worker-1 -- ls -la").expect("parses");
+        assert_eq!(arguments.global.twin, Some(PathBuf::from("./twin")));
+        assert!(matches!(arguments.command, Command::Ssh { node, command } if node == "k0s-worker-1" && command == ["ls", "-la"]));
+        let arguments = parsed("k0rdentctl exec kubectl get nodes -o wide -vv --output json").expect("parses");
+        assert_eq!(arguments.global.output, Output::Text);
+        assert!(matches!(arguments.command, Command::Exec { command } if command.len() == 8));
+        let arguments = parsed("k0rdentctl deploy -y --until mesh -vv --output json --color never").expect("parses");
+        assert_eq!((arguments.global.verbose, arguments.global.output), (2, Output::Json));
+        assert!(matches!(arguments.command, Command::Deploy(deploy) if deploy.until == Some(Phase::Mesh) && deploy.confirmation.yes));
+        for wrong in ["k0rdentctl", "k0rdentctl deploy -q -v", "k0rdentctl rehearse --speed 0", "k0rdentctl exec", "k0rdentctl init --template huge"] {
+            assert_eq!(parsed(wrong).map(|_| ()).map_err(|error| error.exit_code()), Err(2), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_colour_option_holds_for_help_too() {
+        let choice = |line: &str| color(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(choice("k0rdentctl --color never help"), ColorChoice::Never);
+        assert_eq!(choice("k0rdentctl help --color=always"), ColorChoice::Always);
+        assert_eq!(choice("k0rdentctl exec -- ls --color=always"), ColorChoice::Auto);
+    }
+}

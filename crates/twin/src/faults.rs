@@ -1,0 +1,83 @@
+//! What goes wrong, by name.
+
+use serde::{Deserialize, Serialize};
+
+/// A way for the world to be difficult.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FaultKind {
+    /// The zone has no capacity for the machine (`ZonalAllocationFailed`). Target: `zone-1` or a machine.
+    Capacity,
+    /// The subscription's quota is smaller than usual (`OperationNotAllowed` on create; the usages endpoint says so).
+    Quota,
+    /// ARM answers 429 with `Retry-After`.
+    Throttle,
+    /// A long-running operation ends in `Failed` (`InternalOperationError`). Target: a resource name.
+    OperationFailure,
+    /// ARM answers 500 or 503.
+    ServerError,
+    /// The machine takes five times as long to boot.
+    SlowBoot,
+    /// The machine never opens its SSH port, and its create operation ends in `OSProvisioningTimedOut`.
+    BootFailure,
+    /// cloud-init ends with a module error.
+    CloudInitError,
+    /// WireGuard's unit fails.
+    WireguardDown,
+    /// The SSH port refuses connections.
+    SshRefused,
+    /// The SSH port accepts and never answers.
+    SshHang,
+    /// k0s starts, but never becomes ready (API server or node).
+    K0sNotReady,
+    /// One component of the Management object reports an error. Target: the component.
+    ComponentFailure,
+    /// The Management object never becomes Ready.
+    ManagementNotReady,
+    /// The Management object reports another release than the wanted one.
+    WrongRelease,
+}
+
+/// One fault in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// What goes wrong.
+    pub name: FaultKind,
+    /// Where: a part of the name of the thing it strikes; everything if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// How many times it strikes; without end if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<u32>,
+}
+
+impl Fault {
+    fn hits(&self, name: FaultKind, thing: &str) -> bool {
+        self.name == name
+            && self.times != Some(0)
+            && self.target.as_ref().is_none_or(|target| thing.to_lowercase().contains(&target.to_lowercase()))
+    }
+}
+
+/// The faults in force.
+#[derive(Debug, Default)]
+pub struct Faults {
+    /// In the order in which they were asked for.
+    pub active: Vec<Fault>,
+}
+
+impl Faults {
+    /// Whether the fault strikes `thing` now; uses up one of its times.
+    pub fn strikes(&mut self, name: FaultKind, thing: &str) -> bool {
+        let Some(fault) = self.active.iter_mut().find(|fault| fault.hits(name, thing)) else { return false };
+        if let Some(times) = &mut fault.times {
+            *times -= 1;
+        }
+        true
+    }
+
+    /// Whether the fault is in force for `thing`; uses nothing up.
+    pub fn holds(&self, name: FaultKind, thing: &str) -> bool {
+        self.active.iter().any(|fault| fault.hits(name, thing))
+    }
+}

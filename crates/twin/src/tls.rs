@@ -1,0 +1,110 @@
+//! The world's certificate authority and the certificates of its servers.
+//!
+//! Ed25519 throughout: the size of a signature never varies, so neither does the number of bytes of a handshake.
+
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::ServerConfig;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+/// A certificate authority that signs for servers and clients.
+pub struct Authority {
+    /// Its certificate, PEM.
+    pub certificate_pem: String,
+    certificate: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate with its key, both PEM.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The certificate, PEM.
+    pub certificate_pem: String,
+    /// The private key, PKCS#8 PEM.
+    pub key_pem: String,
+    certificate: CertificateDer<'static>,
+    key: Vec<u8>,
+}
+
+impl Authority {
+    /// A new authority called `name`.
+    pub fn new(name: &str) -> Self {
+        let mut params = parameters(name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        let key = new_key();
+        let certificate = params.self_signed(&key).expect("a certificate of our own parameters");
+        Self {
+            certificate_pem: certificate.pem(),
+            certificate: certificate.der().clone(),
+            issuer: Issuer::new(params, key),
+        }
+    }
+
+    /// A certificate for a server that is reached by any of `names` (DNS names or addresses).
+    pub fn server(&self, names: &[String]) -> Identity {
+        let mut params = parameters(names.first().map_or("server", String::as_str));
+        let host_names = CertificateParams::new(names.to_vec()).expect("names of our own");
+        params.subject_alt_names = host_names.subject_alt_names;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign(&params)
+    }
+
+    /// A certificate for the client `name`, a member of `organisation` (in Kubernetes, a group).
+    pub fn client(&self, name: &str, organisation: &str) -> Identity {
+        let mut params = parameters(name);
+        params.distinguished_name.push(DnType::OrganizationName, organisation);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(&params)
+    }
+
+    fn sign(&self, params: &CertificateParams) -> Identity {
+        let key = new_key();
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate of our own parameters");
+        Identity {
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+            certificate: certificate.der().clone(),
+            key: key.serialize_der(),
+        }
+    }
+
+    /// A server's TLS settings; `clients` is who may present a client certificate (nobody has to).
+    pub fn server_config(identity: &Identity, clients: Option<&Self>) -> Arc<ServerConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .expect("ring knows the default versions");
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(authority) => {
+                let mut roots = rustls::RootCertStore::empty();
+                roots.add(authority.certificate.clone()).expect("our own certificate");
+                let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                    .allow_unauthenticated()
+                    .build()
+                    .expect("one root is enough");
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key.clone()));
+        let mut config =
+            builder.with_single_cert(vec![identity.certificate.clone()], key).expect("key and certificate match");
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Arc::new(config)
+    }
+}
+
+fn new_key() -> KeyPair {
+    KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("ring makes Ed25519 keys")
+}
+
+/// Valid far beyond any simulated calendar.
+fn parameters(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2100, 1, 1);
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
