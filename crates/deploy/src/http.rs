@@ -140,9 +140,11 @@ impl HttpClient {
 
     async fn exchange(&self, request: Request<Bytes>, host: &str) -> Result<Response<Bytes>, HttpError> {
         let broke = |cause: String| HttpError::Exchange { host: host.to_owned(), cause };
-        let answer = self.client.request(request.map(Full::new)).await.map_err(|error| {
-            connect_failure(&error, host).unwrap_or_else(|| broke(causes(&error)))
-        })?;
+        let answer = self
+            .client
+            .request(request.map(Full::new))
+            .await
+            .map_err(|error| connect_failure(&error, host).unwrap_or_else(|| broke(causes(&error))))?;
         let (parts, body) = answer.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_LIMIT).collect().await.map_err(|error| broke(causes(&*error)))?;
         Ok(Response::from_parts(parts, body.to_bytes()))
@@ -321,10 +323,7 @@ mod tests {
         let client = HttpClient::new(&script.world());
         let second = Duration::from_secs(1);
         let error = client.send(get("http://management.azure.com/"), second).await.unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "refused to send a request to management.azure.com:80: only https is allowed"
-        );
+        assert_eq!(error.to_string(), "refused to send a request to management.azure.com:80: only https is allowed");
         assert_eq!(client.send(get("http://169.254.169.254/metadata"), second).await.unwrap().status(), 200);
     }
 

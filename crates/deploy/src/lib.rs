@@ -1,18 +1,33 @@
 //! From a configuration to a k0rdent management cluster, and back to nothing.
 //!
-//! The road that the data takes: [`config`] -> [`topology`] -> plan -> steps -> events. This crate prints nothing,
-//! reads no environment variable and does not know whether the world it talks to is real.
+//! The road that the data takes: [`config`] -> [`topology`] -> [`plan`] -> [`steps`] -> events -> [`views`]. This crate
+//! prints nothing, reads no environment variable and does not know whether the world it talks to is real.
+//!
+//! - [`session`]: the front door
+//! - [`recipe`]: the commands as tables of contents; [`task`]: every step by name; [`steps`]: what each does
+//! - [`azure`], [`ssh`], [`kubernetes`]: the clients; [`seam`]: the one way out
+//! - [`cloud_init`], [`mesh`], [`k0s`], [`kubeconfig`]: the documents that machines and people get
+//! - [`environment`], [`keys`]: files and secrets
 
+pub mod azure;
 pub mod cloud_init;
 pub mod config;
+pub mod deployment;
 pub mod environment;
 pub mod http;
 pub mod k0s;
 pub mod keys;
 pub mod kubeconfig;
 pub mod kubernetes;
+pub mod leftovers;
 pub mod mesh;
+pub mod plan;
+pub mod recipe;
 pub mod seam;
 pub mod secret;
+pub mod session;
 pub mod ssh;
+pub mod steps;
+pub mod task;
 pub mod topology;
+pub mod views;

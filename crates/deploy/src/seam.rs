@@ -13,10 +13,10 @@ use std::{
 };
 
 use async_trait::async_trait;
+pub use engine::{Clock, SystemClock, pause};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 use rustls_pki_types::CertificateDer;
-use time::OffsetDateTime;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -36,12 +36,6 @@ pub type Stream = Box<dyn Io>;
 pub trait Network: Send + Sync {
     /// Connects to a port of a host, given by name or by address. The caller bounds its patience.
     async fn connect(&self, host: &str, port: u16) -> io::Result<Stream>;
-}
-
-/// The time of day.
-pub trait Clock: Send + Sync {
-    /// Now, in UTC.
-    fn utc(&self) -> OffsetDateTime;
 }
 
 /// Files that others write and we read, such as a federated token.
@@ -106,11 +100,6 @@ impl fmt::Debug for World {
     }
 }
 
-/// The only sleep of the crate: every wait with a purpose goes through here, so that it can be found.
-pub async fn pause(duration: Duration) {
-    tokio::time::sleep(duration).await;
-}
-
 /// TCP, without delaying small writes.
 #[derive(Debug, Clone, Copy)]
 pub struct Tcp;
@@ -121,16 +110,6 @@ impl Network for Tcp {
         let stream = TcpStream::connect((host, port)).await?;
         stream.set_nodelay(true)?;
         Ok(Box::new(stream))
-    }
-}
-
-/// The clock of the operating system.
-#[derive(Debug, Clone, Copy)]
-pub struct SystemClock;
-
-impl Clock for SystemClock {
-    fn utc(&self) -> OffsetDateTime {
-        OffsetDateTime::now_utc()
     }
 }
 

@@ -275,6 +275,13 @@ impl Remote {
         *self.connection.lock().await = None;
     }
 
+    /// Lets go of the connection unless it is still needed.
+    pub async fn disconnect_unless(&self, needed: bool) {
+        if !needed {
+            self.disconnect().await;
+        }
+    }
+
     /// Runs a command that may be run again, over a new connection if the old one breaks. Any exit code is an answer.
     pub async fn try_run(&self, command: &str, input: Option<&[u8]>, patience: Duration) -> Result<Output, SshError> {
         let mut attempt = 1;

@@ -41,7 +41,7 @@ fn templates_and_examples_load_without_complaint() {
     let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
     let names = ["minimal", "single-node", "development", "production", "large", "huge"];
     let mut texts: Vec<_> = TEMPLATES.iter().map(|(name, text)| (*name, (*text).to_owned())).collect();
-    texts.extend(names.map(|name| (name, std::fs::read_to_string(format!("{examples}/{name}.yaml")).unwrap())));
+    texts.extend(names.map(|name| (name, fs_err::read_to_string(format!("{examples}/{name}.yaml")).unwrap())));
     for (name, text) in &texts {
         let expected = if *name == "single-node" { "cluster.workers.count" } else { "" };
         let warnings = load(text).unwrap_or_else(|problems| panic!("{name}: {problems:?}")).warnings;
@@ -193,16 +193,15 @@ fn every_check_says_what_is_wrong() {
     # network: {vnet_prefix: 10.240.0.0/12, subnet_prefix: 10.240.0.0/24}
     1:24: network.vnet_prefix: 10.240.0.0/12 overlaps with network.pod_cidr 10.244.0.0/16
     # network: {wireguard_network: 169.254.0.0/24}
-    1:30: network.wireguard_network: 169.254.0.0/24 overlaps with 169.254.0.0/16, which has another use on every host
-    (warning) 1:30: network.wireguard_network: 169.254.0.0/24 is not private: addresses there belong to somebody on the internet, whom you could not reach; take a range of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10
+    1:30: network.wireguard_network: 169.254.0.0/24 has another use on every host; take a private range
     # network: {service_cidr: 192.168.0.0/16}
     1:25: network.service_cidr: 192.168.0.0/16 overlaps with network.wireguard_network 192.168.100.0/24
     # network: {wireguard_network: 172.32.32.0/24}
     (warning) 1:30: network.wireguard_network: 172.32.32.0/24 is not private: addresses there belong to somebody on the internet, whom you could not reach; take a range of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10
     # network: {wireguard_network: 192.168.100.0/28}; cluster: {workers: {count: 4}}
-    1:30: network.wireguard_network: network.wireguard_network 192.168.100.0/28 has no room for 5 machines (machines start at the 11th address); give it a /27
+    1:30: network.wireguard_network: 192.168.100.0/28 has no room for 5 machines (machines start at the 11th address); give it a /27
     # network: {subnet_prefix: 10.0.1.0/29}; cluster: {workers: {count: 3}}
-    1:26: network.subnet_prefix: network.subnet_prefix 10.0.1.0/29 has no room for 4 machines (Azure keeps 5 addresses); give it a /28
+    1:26: network.subnet_prefix: 10.0.1.0/29 has no room for 4 machines (Azure keeps 5 addresses); give it a /28
     # cluster: {workers: {count: 300}}
     1:28: cluster.workers.count: network.wireguard_network 192.168.100.0/24 has no room for 301 machines (machines start at the 11th address); give it a /23
     1:28: cluster.workers.count: network.subnet_prefix 10.0.1.0/24 has no room for 301 machines (Azure keeps 5 addresses); give it a /23
@@ -218,7 +217,7 @@ fn every_check_says_what_is_wrong() {
     # network: {calico_mtu: 1500}
     (warning) 1:23: network.calico_mtu: Azure's packets are 1500 bytes and VXLAN takes 50 of them; more than 1450 may be lost
     # vm_sizing: {controller: {size: Standard_D4pls_v6}}
-    1:32: vm_sizing.controller.size: vm_sizing.controller.size Standard_D4pls_v6 is Arm64, but azure.vm_image Debian:debian-12:12-gen2:latest is x64; change one of them
+    1:32: vm_sizing.controller.size: Standard_D4pls_v6 is Arm64, but azure.vm_image Debian:debian-12:12-gen2:latest is x64; change one of them
     # azure: {vm_image: 'Debian:debian-12:12-arm64:latest'}; vm_sizing: {controller: {size: Standard_D2ps_v5}}
     1:19: azure.vm_image: vm_sizing.worker.size Standard_B2s is x64, but azure.vm_image Debian:debian-12:12-arm64:latest is Arm64; change one of them
     # vm_sizing: {worker: {size: D2s_v5}}
@@ -284,7 +283,9 @@ fn every_check_says_what_is_wrong() {
 
 #[test]
 fn forms_that_mean_the_same_are_accepted() {
-    for text in ["", "# nothing\n", "azure:\n", "azure: null", "{}", "azure:\n  location: ~\n"] {
+    for text in
+        ["", "# nothing\n", "azure:\n", "azure: null", "{}", "azure:\n  location: ~\n", "azure: {subscription_id: ''}"]
+    {
         assert_eq!(loaded(text), loaded(""), "{text:?}");
     }
     let config = loaded(

@@ -41,7 +41,10 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("ssh", &["k0rdentctl ssh k0s-controller-1", "k0rdentctl ssh k0s-worker-1 -- uptime"]),
     ("kubeconfig", &["k0rdentctl kubeconfig"]),
     ("exec", &["k0rdentctl exec -- kubectl get nodes"]),
-    ("rehearse", &["k0rdentctl rehearse --config examples/production.yaml", "k0rdentctl rehearse --faults 42 --speed 60"]),
+    (
+        "rehearse",
+        &["k0rdentctl rehearse --config examples/production.yaml", "k0rdentctl rehearse --faults 42 --speed 60"],
+    ),
     ("twin", &["k0rdentctl twin serve --data-dir ./twin"]),
     ("twin serve", &["k0rdentctl twin serve --data-dir ./twin --speed 60", "k0rdentctl --twin ./twin deploy -y"]),
     ("version", &["k0rdentctl version --output json"]),
@@ -203,7 +206,7 @@ pub(crate) struct Deploy {
     #[arg(long)]
     pub(crate) no_wait: bool,
     /// Stop after this phase
-    #[arg(long, value_name = "PHASE", value_enum, hide_possible_values = false)]
+    #[arg(long, value_name = "PHASE", value_enum)]
     pub(crate) until: Option<Phase>,
     /// Make generated files anew even when they are there
     #[arg(long)]
@@ -375,27 +378,119 @@ mod tests {
     fn help_is_coloured_and_grouped() {
         let help = command(80).render_help();
         assert!(help.ansi().to_string().contains("\u{1b}["));
-        insta::assert_snapshot!(help, @"");
+        insta::assert_snapshot!(help, @"
+        From a YAML file to a k0rdent management cluster on Azure, and back to nothing
+
+        Usage: k0rdentctl [OPTIONS] <COMMAND>
+
+        Start:
+          init         Print a commented starter configuration
+          config       Check or show the configuration
+
+        Try it out:
+          rehearse     Deploy and reset in memory; needs no account
+          twin         Serve a twin of the cloud to other programs
+
+        Run:
+          plan         Show what deploy would do, and touch nothing
+          deploy       Create the cluster, or continue where it was
+          reset        Delete the cluster and prove that it is gone
+
+        Look:
+          status       Show the cluster and what to do next
+          events       Show what happened
+
+        Cluster:
+          ssh          Log in to a machine, or run a command there
+          kubeconfig   Write the kubeconfig and print its path
+          exec         Run a program with a way into the cluster
+
+        Other:
+          version      Print the version
+          completions  Print a completion script for a shell
+          help         Show this, or the help of a command
+
+        Global options:
+              --config <FILE>    The configuration [default: ./k0rdent.yaml, then
+                                 ./config/k0rdent.yaml]
+              --home <DIR>       Where the environment's files live [default:
+                                 ./.k0rdent]
+              --output <FORMAT>  How results are printed [default: text] [possible
+                                 values: text, json]
+              --twin <DIR>       Talk to the twin served from this directory instead of
+                                 Azure
+          -v, --verbose...       Say more; twice for everything
+          -q, --quiet            Say nothing but results and errors
+              --color <WHEN>     When to use colours [default: auto] [possible values:
+                                 auto, always, never]
+          -h, --help             Print help (see more with '--help')
+          -V, --version          Print version
+
+        Examples:
+          k0rdentctl init --template minimal > k0rdent.yaml
+          k0rdentctl rehearse
+          k0rdentctl deploy
+        ");
     }
 
     #[test]
     fn a_command_shows_its_own_options_apart() {
         let mut command = all(command(80)).into_iter().find(|command| command.get_name() == "deploy").expect("deploy");
-        insta::assert_snapshot!(command.render_help(), @"");
+        insta::assert_snapshot!(command.render_help(), @"
+        Create the cluster, or continue where it was
+
+        Usage: k0rdentctl deploy [OPTIONS]
+
+        Options:
+          -y, --yes               Do not ask
+              --no-wait           Do not wait for the last steps to be ready
+              --until <PHASE>     Stop after this phase [possible values: prepare,
+                                  network, machines, mesh, k0s, k0rdent]
+              --force-regenerate  Make generated files anew even when they are there
+          -h, --help              Print help (see more with '--help')
+
+        Global options:
+              --config <FILE>    The configuration [default: ./k0rdent.yaml, then
+                                 ./config/k0rdent.yaml]
+              --home <DIR>       Where the environment's files live [default:
+                                 ./.k0rdent]
+              --output <FORMAT>  How results are printed [default: text] [possible
+                                 values: text, json]
+              --twin <DIR>       Talk to the twin served from this directory instead of
+                                 Azure
+          -v, --verbose...       Say more; twice for everything
+          -q, --quiet            Say nothing but results and errors
+              --color <WHEN>     When to use colours [default: auto] [possible values:
+                                 auto, always, never]
+
+        Examples:
+          k0rdentctl deploy
+          k0rdentctl deploy -y --until machines
+        ");
     }
 
     #[test]
     fn arguments_arrive() {
         let arguments = parsed("k0rdentctl --twin ./twin ssh k0s-worker-1 -- ls -la").expect("parses");
         assert_eq!(arguments.global.twin, Some(PathBuf::from("./twin")));
-        assert!(matches!(arguments.command, Command::Ssh { node, command } if node == "k0s-worker-1" && command == ["ls", "-la"]));
+        assert!(
+            matches!(arguments.command, Command::Ssh { node, command } if node == "k0s-worker-1" && command == ["ls", "-la"])
+        );
         let arguments = parsed("k0rdentctl exec kubectl get nodes -o wide -vv --output json").expect("parses");
         assert_eq!(arguments.global.output, Output::Text);
         assert!(matches!(arguments.command, Command::Exec { command } if command.len() == 8));
         let arguments = parsed("k0rdentctl deploy -y --until mesh -vv --output json --color never").expect("parses");
         assert_eq!((arguments.global.verbose, arguments.global.output), (2, Output::Json));
-        assert!(matches!(arguments.command, Command::Deploy(deploy) if deploy.until == Some(Phase::Mesh) && deploy.confirmation.yes));
-        for wrong in ["k0rdentctl", "k0rdentctl deploy -q -v", "k0rdentctl rehearse --speed 0", "k0rdentctl exec", "k0rdentctl init --template huge"] {
+        assert!(
+            matches!(arguments.command, Command::Deploy(deploy) if deploy.until == Some(Phase::Mesh) && deploy.confirmation.yes)
+        );
+        for wrong in [
+            "k0rdentctl",
+            "k0rdentctl deploy -q -v",
+            "k0rdentctl rehearse --speed 0",
+            "k0rdentctl exec",
+            "k0rdentctl init --template huge",
+        ] {
             assert_eq!(parsed(wrong).map(|_| ()).map_err(|error| error.exit_code()), Err(2), "{wrong}");
         }
     }

@@ -1,1 +1,222 @@
-//! The same world over TCP, for other programs.
+//! The same world over TCP, for other programs: Azure's hosts on ports of 127.0.0.1, machines on addresses of their own
+//! in 127.20.0.0/14, and an administrator's port to look at the world and to make it difficult.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use hyper::Response;
+use serde::Serialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use crate::{
+    Fault, Options, Twin,
+    azure::{self, Service},
+    http::{self, Body, Received},
+    machine, net,
+};
+
+/// How often addresses are looked at, in real time.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Where machines answer SSH if this user may not listen on port 22.
+const UNPRIVILEGED_SSH_PORT: u16 = 2222;
+
+/// How to serve a world.
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    /// Where `ca.pem` and `endpoints.json` go; made if it does not exist.
+    pub data_dir: PathBuf,
+    /// Decides every latency.
+    pub seed: u64,
+    /// World seconds per second.
+    pub speed: f64,
+    /// The calendar time at which the world starts.
+    pub epoch: OffsetDateTime,
+}
+
+/// Where the world answers; also the content of `endpoints.json`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Endpoints {
+    /// The version of this format.
+    pub format_version: u32,
+    /// The URL of Azure Resource Manager.
+    pub arm: String,
+    /// The URL of the login endpoint.
+    pub authority: String,
+    /// The URL of the administrator's port, without TLS.
+    pub admin: String,
+    /// The certificate that clients of `arm` and `authority` must trust.
+    pub ca_file: PathBuf,
+    /// The port on which machines answer SSH, at their own addresses.
+    pub ssh_port: u16,
+    /// This process.
+    pub pid: u32,
+    /// The one subscription that exists.
+    pub subscription_id: String,
+    /// Its tenant.
+    pub tenant_id: String,
+}
+
+/// Serves a new world until the future is dropped; `ready` is called once clients can come.
+pub async fn serve(options: ServeOptions, ready: impl FnOnce(&Endpoints)) -> io::Result<()> {
+    let ServeOptions { data_dir, seed, speed, epoch } = options;
+    let twin = Twin::new(Options { seed, speed, epoch, loopback: true });
+    let arm = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let authority = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let admin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let endpoints = Endpoints {
+        format_version: 1,
+        arm: format!("https://{}", arm.local_addr()?),
+        authority: format!("https://{}", authority.local_addr()?),
+        admin: format!("http://{}", admin.local_addr()?),
+        ca_file: data_dir.join("ca.pem"),
+        ssh_port: ssh_port().await,
+        pid: std::process::id(),
+        subscription_id: azure::SUBSCRIPTION.into(),
+        tenant_id: azure::TENANT.into(),
+    };
+    let ca_pem = twin.with(|world| {
+        world.azure.login_url = endpoints.authority.clone();
+        world.azure.ca_pem()
+    });
+    fs_err::create_dir_all(&data_dir)?;
+    write(&endpoints.ca_file, ca_pem.as_bytes())?;
+    write(&data_dir.join("endpoints.json"), &serde_json::to_vec_pretty(&endpoints)?)?;
+    ready(&endpoints);
+    let (of_arm, of_authority, of_admin) = (twin.clone(), twin.clone(), twin.clone());
+    tokio::join!(
+        biased;
+        twin.clone().drive(),
+        accept(arm, move |stream| net::serve_azure(of_arm.clone(), Service::ResourceManager, stream)),
+        accept(authority, move |stream| net::serve_azure(of_authority.clone(), Service::Login, stream)),
+        accept(admin, move |stream| {
+            let twin = of_admin.clone();
+            http::serve(stream, move |request| administrate(twin.clone(), request))
+        }),
+        serve_machines(twin, endpoints.ssh_port),
+    );
+    Ok(())
+}
+
+/// Whole or not at all.
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    fs_err::write(&draft, content)?;
+    fs_err::rename(&draft, path)
+}
+
+/// Gives each connection a task of its own, until the future is dropped.
+async fn accept<Serving>(listener: TcpListener, serve: impl Fn(tokio::net::TcpStream) -> Serving)
+where
+    Serving: Future<Output = ()> + Send + 'static,
+{
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Without it, every small answer waits for an acknowledgement.
+                let _unimportant = stream.set_nodelay(true);
+                connections.spawn(serve(stream));
+            }
+            // Too many open files, for example: others may close theirs.
+            Err(_) => tokio::time::sleep(LOOK_INTERVAL).await,
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// Port 22 if this user may listen there and nobody else does.
+async fn ssh_port() -> u16 {
+    match TcpListener::bind((Ipv4Addr::new(127, 20, 0, 1), 22)).await {
+        Ok(_) => 22,
+        Err(_) => UNPRIVILEGED_SSH_PORT,
+    }
+}
+
+/// Listens where a machine's SSH port is open, and stops when it is not.
+async fn serve_machines(twin: Twin, port: u16) {
+    let mut listening: BTreeMap<IpAddr, JoinHandle<()>> = BTreeMap::new();
+    let mut interval = tokio::time::interval(LOOK_INTERVAL);
+    loop {
+        interval.tick().await;
+        let open: BTreeSet<IpAddr> = twin.with(|world| {
+            let addresses = machine::addresses(world);
+            addresses
+                .into_iter()
+                .filter(|address| machine::reach(world, *address, 22) == machine::Reach::Open)
+                .collect()
+        });
+        listening.retain(|address, listener| {
+            let keep = open.contains(address) && !listener.is_finished();
+            if !keep {
+                listener.abort();
+            }
+            keep
+        });
+        for address in open {
+            if listening.contains_key(&address) {
+                continue;
+            }
+            // A port that is taken is tried again at the next look.
+            if let Ok(listener) = TcpListener::bind(SocketAddr::new(address, port)).await {
+                listening.insert(address, tokio::spawn(accept_ssh(twin.clone(), address, listener)));
+            }
+        }
+    }
+}
+
+/// Connections outlive their listener: what becomes of them is the machine's concern.
+async fn accept_ssh(twin: Twin, address: IpAddr, listener: TcpListener) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let _unimportant = stream.set_nodelay(true);
+        tokio::spawn(machine::serve(twin.clone(), address, 22, stream));
+    }
+}
+
+/// One or several faults.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Faults {
+    Several(Vec<Fault>),
+    One(Fault),
+}
+
+/// Answers one request to the administrator's port.
+async fn administrate(twin: Twin, request: Received) -> Response<Body> {
+    let refuse = |status, message: String| http::json(status, &json!({"error": {"message": message}}));
+    match (request.head.method.as_str(), request.head.uri.path()) {
+        ("GET", "/resources") => http::json(200, &Value::Array(twin.with(|world| azure::resources(world)))),
+        ("GET", "/ledger") => http::json(200, &twin.with(|world| json!(world.ledger.entries))),
+        ("GET", "/faults") => http::json(200, &twin.with(|world| json!(world.faults.active))),
+        ("GET", "/now") => {
+            let now = twin.with(|world| json!({"seconds": world.now.as_secs_f64(), "utc": world.timestamp()}));
+            http::json(200, &now)
+        }
+        ("POST", "/faults") => match serde_json::from_slice(&request.body) {
+            Ok(faults) => {
+                let faults = match faults {
+                    Faults::Several(faults) => faults,
+                    Faults::One(fault) => vec![fault],
+                };
+                let answer = json!(faults);
+                twin.with(|world| world.faults.active = faults);
+                http::json(200, &answer)
+            }
+            Err(error) => refuse(400, format!("this is neither a fault nor a list of faults: {error}")),
+        },
+        ("DELETE", "/faults") => {
+            twin.with(|world| world.faults.active.clear());
+            http::json(200, &json!([]))
+        }
+        (_, "/resources" | "/ledger" | "/faults" | "/now") => {
+            refuse(405, format!("{} is not for this path", request.head.method))
+        }
+        (_, path) => refuse(404, format!("there is nothing at {path}; try /resources, /ledger, /faults or /now")),
+    }
+}

@@ -250,7 +250,7 @@ impl ArmClient {
         self.send(Method::PATCH, path, Some(body), call).await
     }
 
-    /// Acts on a thing.
+    /// Acts on a thing. A null body is none.
     pub async fn post(&self, path: &str, body: &Value, call: Call) -> Result<Answer, ArmError> {
         self.send(Method::POST, path, Some(body), call).await
     }
@@ -274,8 +274,9 @@ impl ArmClient {
         let mut page = path.to_owned();
         for pages in 1..=PAGES_LIMIT {
             let mut body = self.get(&page, call).await?.body;
-            let values = if body.is_array() { body.take() } else { body["value"].take() };
-            let Value::Array(values) = values else {
+            // Lists of images are bare arrays (measured with the Azure CLI).
+            let values = if body.is_array() { Some(body.take()) } else { body.get_mut("value").map(Value::take) };
+            let Some(Value::Array(values)) = values else {
                 return Err(ArmError::new(400, "UnexpectedAnswer", "a list was expected", path));
             };
             members.extend(values);
@@ -289,8 +290,12 @@ impl ArmClient {
 
     /// Where a long-running operation is; its failure is the error.
     pub async fn operation(&self, url: &str, resource: &str, call: Call) -> Result<Progress, ArmError> {
-        let answer = self.get(url, call).await.map_err(|error| ArmError { resource: super::error::short_name(resource), ..error })?;
-        let status = answer.body["status"].as_str().unwrap_or(if answer.status == 202 { "Running" } else { "Succeeded" });
+        let answer = self
+            .get(url, call)
+            .await
+            .map_err(|error| ArmError { resource: super::error::short_name(resource), ..error })?;
+        let status =
+            answer.body["status"].as_str().unwrap_or(if answer.status == 202 { "Running" } else { "Succeeded" });
         match status.to_ascii_lowercase().as_str() {
             "succeeded" => Ok(Progress::Done),
             "failed" | "canceled" | "cancelled" => Err(ArmError::from_operation(&answer.body, resource)),
@@ -301,7 +306,7 @@ impl ArmClient {
     /// One request, repeated until it is answered, refused for good, or out of time.
     async fn send(&self, method: Method, path: &str, body: Option<&Value>, call: Call) -> Result<Answer, ArmError> {
         let url = self.url(path)?;
-        let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+        let body = body.filter(|body| !body.is_null()).map(|body| Bytes::from(body.to_string())).unwrap_or_default();
         let started = Instant::now();
         let mut backoff = FIRST_BACKOFF;
         loop {
@@ -431,7 +436,8 @@ impl ArmClient {
             let separator = if whole.contains('?') { '&' } else { '?' };
             whole = format!("{whole}{separator}api-version={}", api_version(path));
         }
-        let uri: Uri = whole.replace(' ', "%20").parse().map_err(|error: http::uri::InvalidUri| bad(error.to_string()))?;
+        let uri: Uri =
+            whole.replace(' ', "%20").parse().map_err(|error: http::uri::InvalidUri| bad(error.to_string()))?;
         if self.is_azure(&uri) { Ok(uri) } else { Err(bad(format!("{uri} is not an address of {base}"))) }
     }
 

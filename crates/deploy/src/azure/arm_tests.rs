@@ -16,7 +16,9 @@ fn minute() -> Call {
 /// Answers the first requests from the list, and all later ones with an empty object.
 fn sequence(answers: Vec<http::Response<String>>) -> Script {
     let next = AtomicUsize::new(0);
-    Script::arm(move |_| answers.get(next.fetch_add(1, Ordering::Relaxed)).cloned().unwrap_or_else(|| answer(200, "{}")))
+    Script::arm(move |_| {
+        answers.get(next.fetch_add(1, Ordering::Relaxed)).cloned().unwrap_or_else(|| answer(200, "{}"))
+    })
 }
 
 fn error(code: &str) -> String {
@@ -25,7 +27,8 @@ fn error(code: &str) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn requests_carry_version_token_and_body() {
-    let script = Script::arm(|_| with_header(answer(201, r#"{"id":1}"#), "azure-asyncoperation", "http://arm.example/op"));
+    let script =
+        Script::arm(|_| with_header(answer(201, r#"{"id":1}"#), "azure-asyncoperation", "http://arm.example/op"));
     let answer = script.client().put(VM, &json!({"location": "x"}), minute()).await.unwrap();
     assert_eq!((answer.status, answer.operation.as_deref()), (201, Some("http://arm.example/op")));
     let seen = &script.seen()[1];
@@ -89,12 +92,14 @@ async fn an_expired_token_is_renewed_once() {
 #[tokio::test(start_paused = true)]
 async fn lists_follow_their_links_within_azure_only() {
     let script = Script::arm(|seen| match seen.query.as_str() {
-        "api-version=2024-11-01" => {
-            json_answer(200, &json!({"value": [1, 2], "nextLink": "http://arm.example/more?api-version=1&$skiptoken=a"}))
-        }
+        "api-version=2024-11-01" => json_answer(
+            200,
+            &json!({"value": [1, 2], "nextLink": "http://arm.example/more?api-version=1&$skiptoken=a"}),
+        ),
         _ => json_answer(200, &json!({"value": [3]})),
     });
-    let members = script.client().list("/subscriptions/sub/providers/Microsoft.Compute/virtualMachines", minute()).await;
+    let members =
+        script.client().list("/subscriptions/sub/providers/Microsoft.Compute/virtualMachines", minute()).await;
     assert_eq!(members.unwrap(), [json!(1), json!(2), json!(3)]);
 
     let script = Script::arm(|_| json_answer(200, &json!({"value": [], "nextLink": "http://evil.example/x"})));

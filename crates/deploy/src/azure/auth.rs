@@ -123,7 +123,9 @@ pub(crate) fn advice(code: &str) -> &'static str {
         "LoginAnswer" => "Something between here and the login service answers in its place: check proxies.",
         "AADSTS7000215" => "The client secret is wrong: use the secret's value, not its identifier.",
         "AADSTS7000222" => "The client secret has expired: create a new one for the application.",
-        "AADSTS700016" | "unauthorized_client" => "There is no such application in this tenant: check client and tenant.",
+        "AADSTS700016" | "unauthorized_client" => {
+            "There is no such application in this tenant: check client and tenant."
+        }
         "AADSTS90002" | "invalid_tenant" => "There is no such tenant: check the tenant's identifier.",
         "AADSTS70021" | "AADSTS700213" => {
             "No federated credential of the application matches the token: check its issuer, subject and audience."
@@ -161,7 +163,13 @@ struct State {
 }
 
 impl TokenSource {
-    pub(crate) fn new(world: World, http: HttpClient, authority: Uri, resource: String, credentials: Credentials) -> Self {
+    pub(crate) fn new(
+        world: World,
+        http: HttpClient,
+        authority: Uri,
+        resource: String,
+        credentials: Credentials,
+    ) -> Self {
         TokenSource { world, http, authority, resource, credentials, state: Mutex::default() }
     }
 
@@ -306,10 +314,14 @@ fn judge(status: u16, body: &[u8], metadata: bool) -> Result<Value, (AuthError, 
     let may_pass = matches!(status, 408 | 429 | 500..) || (metadata && matches!(status, 404 | 410));
     let value = value.unwrap_or_default();
     let description = value["error_description"].as_str().unwrap_or_default();
-    let message = description.lines().next().unwrap_or_default().trim().to_owned();
-    let entra = message.split(':').next().filter(|code| code.starts_with("AADSTS"));
+    let line = description.lines().next().unwrap_or_default().trim();
+    // Entra puts its own, more precise code in front of the explanation.
+    let (entra, message) = match line.split_once(':') {
+        Some((code, message)) if code.starts_with("AADSTS") => (Some(code), message.trim()),
+        _ => (None, line),
+    };
     let code = entra.or(value["error"].as_str()).map_or_else(|| format!("HTTP {status}"), str::to_owned);
-    Err((AuthError::Refused { code, message }, may_pass))
+    Err((AuthError::Refused { code, message: message.to_owned() }, may_pass))
 }
 
 fn encode(text: &str) -> String {
@@ -364,10 +376,7 @@ mod tests {
             )
         });
         let error = source(&script, principal()).token().await.unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "login refused: AADSTS7000215: AADSTS7000215: Invalid client secret provided."
-        );
+        assert_eq!(error.to_string(), "login refused: AADSTS7000215: Invalid client secret provided.");
         assert_eq!(error.advice(), "The client secret is wrong: use the secret's value, not its identifier.");
         assert_eq!(script.seen().len(), 1);
     }

@@ -10,12 +10,9 @@ use std::{
 };
 
 use http::{HeaderMap, Method};
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::Notify, time::Instant};
 
-use crate::seam::lock;
+use crate::seam::{lock, pause};
 
 /// Who goes first when requests have to wait: the lower number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -171,7 +168,7 @@ impl Budget {
                 Some(next) => tokio::select! {
                     biased;
                     () = wake.notified() => {}
-                    () = sleep_until(next) => {}
+                    () = pause(next.saturating_duration_since(Instant::now())) => {}
                 },
                 None => wake.notified().await,
             }
@@ -225,9 +222,9 @@ impl Budget {
     }
 
     /// Azure said 429: nothing goes to these buckets for this long.
-    pub fn close(&self, charges: &[Bucket], pause: Duration) {
+    pub fn close(&self, charges: &[Bucket], wait: Duration) {
         let mut state = lock(&self.state);
-        let until = Instant::now() + pause;
+        let until = Instant::now() + wait;
         for bucket in charges {
             let level = &mut state.levels[*bucket as usize];
             level.closed_until = level.closed_until.max(Some(until));
@@ -359,8 +356,13 @@ mod tests {
         let budget = Budget::default();
         drain(&budget, Bucket::Writes, 198).await;
         let write = Bucket::Writes;
-        let callers =
-            [("ip", write, 60), ("ip 2", write, 60), ("nic", write, 40), ("vm", write, 20), ("read", Bucket::Reads, 99)];
+        let callers = [
+            ("ip", write, 60),
+            ("ip 2", write, 60),
+            ("nic", write, 40),
+            ("vm", write, 20),
+            ("read", Bucket::Reads, 99),
+        ];
         let order = served(&budget, &callers).await;
         assert_eq!(order, [(0, "read"), (100, "vm"), (200, "nic"), (300, "ip"), (400, "ip 2")]);
         assert_eq!(budget.waiting(), 0);
@@ -370,10 +372,8 @@ mod tests {
     async fn who_gives_up_does_not_stop_the_queue() {
         let budget = Budget::default();
         drain(&budget, Bucket::Writes, 198).await;
-        let impatient = tokio::time::timeout(
-            Duration::from_millis(50),
-            budget.acquire(vec![Bucket::Writes], Priority(0)),
-        );
+        let impatient =
+            tokio::time::timeout(Duration::from_millis(50), budget.acquire(vec![Bucket::Writes], Priority(0)));
         let patient = async {
             budget.acquire(vec![Bucket::Writes], Priority(1)).await;
             Instant::now()

@@ -119,14 +119,14 @@ async fn power_states(arm: &ArmClient, ids: &Ids, call: Call) -> Result<BTreeMap
     let machines = arm.list(&machines, call).await?;
     let ours = machines.into_iter().filter_map(|mut machine| {
         let name = machine["id"].as_str()?.to_ascii_lowercase().strip_prefix(&ours)?.to_owned();
-        Some((name, machine["properties"]["instanceView"].take()))
+        Some((name, machine.pointer_mut("/properties/instanceView")?.take()))
     });
     Ok(ours.collect())
 }
 
 fn with_power(mut vms: BTreeMap<String, Value>, power: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
     for (name, view) in power {
-        if let Some(properties) = vms.get_mut(&name).and_then(|vm| vm["properties"].as_object_mut()) {
+        if let Some(properties) = vms.get_mut(&name).and_then(|vm| vm.get_mut("properties")?.as_object_mut()) {
             properties.insert("instanceView".to_owned(), view);
         }
     }

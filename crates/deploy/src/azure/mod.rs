@@ -19,6 +19,6 @@ pub use auth::{AzureCliLogin, Credentials};
 pub use budget::Priority;
 pub use error::{ArmError, ErrorClass, Retry, Scope};
 pub use inventory::Inventory;
-pub use preflight::{Demand, Finding, NodeDemand, Severity};
+pub use preflight::{Demand, Facts, Finding, NodeDemand, Report, Severity};
 pub use resources::{Ids, Tags};
 pub use watch::{Evidence, Kind, Watch};

@@ -135,12 +135,12 @@ pub fn virtual_network(
     })
 }
 
-/// A public address in a zone.
-pub fn public_ip(location: &str, tags: &Tags, zone: u8) -> Value {
+/// A public address. It spans the zones, so that its machine may move from one to another.
+pub fn public_ip(location: &str, tags: &Tags) -> Value {
     json!({
         "location": location,
         "tags": tags,
-        "zones": [zone.to_string()],
+        "zones": ["1", "2", "3"],
         "sku": {"name": "Standard", "tier": "Regional"},
         "properties": {
             "publicIPAllocationMethod": "Static",
@@ -152,13 +152,7 @@ pub fn public_ip(location: &str, tags: &Tags, zone: u8) -> Value {
 }
 
 /// A network interface with a fixed private address and a public one that goes when it goes.
-pub fn network_interface(
-    location: &str,
-    tags: &Tags,
-    subnet_id: &str,
-    address: Ipv4Addr,
-    public_ip_id: &str,
-) -> Value {
+pub fn network_interface(location: &str, tags: &Tags, subnet_id: &str, address: Ipv4Addr, public_ip_id: &str) -> Value {
     json!({
         "location": location,
         "tags": tags,
@@ -219,6 +213,15 @@ pub struct VirtualMachine<'a> {
     pub tags: &'a Tags,
 }
 
+/// The best kind of disk that a size can have: the letter s among a size's features means premium storage (Azure
+/// documentation of size names).
+pub fn disk_type(size: &str) -> &'static str {
+    let name = size.strip_prefix("Standard_").unwrap_or(size);
+    let name = name.split('_').next().unwrap_or_default();
+    let (family, rest) = name.split_at(name.find(|character: char| character.is_ascii_digit()).unwrap_or(name.len()));
+    if rest.contains('s') || family.ends_with('S') { "Premium_LRS" } else { "StandardSSD_LRS" }
+}
+
 /// A machine. The image must be of the form `publisher:offer:sku:version`; the configuration has checked that.
 pub fn virtual_machine(machine: &VirtualMachine<'_>) -> Value {
     let image: Vec<&str> = machine.image.splitn(4, ':').collect();
@@ -238,7 +241,7 @@ pub fn virtual_machine(machine: &VirtualMachine<'_>) -> Value {
                     "caching": "ReadWrite",
                     "diskSizeGB": machine.disk_gb,
                     "deleteOption": "Delete",
-                    "managedDisk": {"storageAccountType": "Premium_LRS"},
+                    "managedDisk": {"storageAccountType": disk_type(machine.size)},
                 },
             },
             "osProfile": {

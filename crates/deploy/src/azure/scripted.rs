@@ -36,7 +36,6 @@ pub(crate) struct Seen {
     pub(crate) query: String,
     pub(crate) headers: HeaderMap,
     pub(crate) text: String,
-    pub(crate) at: Instant,
 }
 
 impl Seen {
@@ -122,6 +121,14 @@ impl Script {
     }
 
     pub(crate) fn client(&self) -> ArmClient {
+        self.client_for(Some("sub".into()))
+    }
+
+    pub(crate) fn client_without_subscription(&self) -> ArmClient {
+        self.client_for(None)
+    }
+
+    fn client_for(&self, subscription: Option<String>) -> ArmClient {
         let world = self.world();
         let endpoints = Endpoints {
             arm: Uri::from_static("http://arm.example"),
@@ -129,7 +136,7 @@ impl Script {
         };
         let credentials =
             Credentials::ServicePrincipal { tenant: "t".into(), client_id: "c".into(), secret: Secret::new("s") };
-        ArmClient::new(&world, HttpClient::plain(&world), endpoints, credentials, Some("sub".into()))
+        ArmClient::new(&world, HttpClient::plain(&world), endpoints, credentials, subscription)
     }
 
     async fn respond(self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -141,7 +148,6 @@ impl Script {
             query: parts.uri.query().unwrap_or_default().to_owned(),
             headers: parts.headers,
             text: String::from_utf8_lossy(&body).into_owned(),
-            at: Instant::now(),
         };
         lock(&self.seen).push(seen.clone());
         let response = (self.handler)(&seen);

@@ -160,19 +160,14 @@ impl Watch {
     }
 
     /// Waits until the resource is in its final state, and returns it; a failure is the error of its operation.
-    pub async fn settled(
-        &self,
-        kind: Kind,
-        name: &str,
-        call: Call,
-        evidence: Evidence<'_>,
-    ) -> Result<Value, ArmError> {
+    pub async fn settled(&self, kind: Kind, name: &str, call: Call, evidence: Evidence<'_>) -> Result<Value, ArmError> {
         let start = Instant::now();
         let collection = &self.collections[&kind];
         // A list that was begun before this moment may show the state before our request.
         let mut needed = collection.begun.load(Ordering::Relaxed) + 1;
+        let mut last = "nothing yet".to_owned();
         loop {
-            let (number, member) = self.look(kind, name, needed, call).await?;
+            let (number, member) = self.look(kind, name, needed, &last, call).await?;
             needed = number + 1;
             let state = member.as_deref().and_then(state_of).unwrap_or("not listed yet");
             evidence(&format!("{state}, {} s", start.elapsed().as_secs()));
@@ -180,7 +175,7 @@ impl Watch {
                 ("succeeded", Some(member)) => return Ok(member.clone()),
                 ("failed" | "canceled", Some(member)) => return Err(self.explain(kind, name, member, call).await),
                 (_, None) if start.elapsed() > LISTING_LAG => return Err(self.vanished(kind, name, call).await),
-                _ => self.check_time(kind, name, state, call)?,
+                _ => last = state.to_owned(),
             }
         }
     }
@@ -189,17 +184,17 @@ impl Watch {
     pub async fn removed(&self, kind: Kind, name: &str, call: Call, evidence: Evidence<'_>) -> Result<(), ArmError> {
         let start = Instant::now();
         let mut needed = self.collections[&kind].begun.load(Ordering::Relaxed) + 1;
+        let mut last = "nothing yet".to_owned();
         loop {
-            let (number, member) = self.look(kind, name, needed, call).await?;
+            let (number, member) = self.look(kind, name, needed, &last, call).await?;
             needed = number + 1;
             let Some(member) = member else { return Ok(()) };
-            let state = state_of(&member).unwrap_or("unknown state");
-            evidence(&format!("{state}, {} s", start.elapsed().as_secs()));
-            let failed = state.eq_ignore_ascii_case("failed") && start.elapsed() > LISTING_LAG;
-            if failed {
+            last = state_of(&member).unwrap_or("unknown state").to_owned();
+            evidence(&format!("{last}, {} s", start.elapsed().as_secs()));
+            // A machine whose creation failed is in this state before its deletion begins.
+            if last.eq_ignore_ascii_case("failed") && start.elapsed() > LISTING_LAG {
                 return Err(self.explain(kind, name, &member, call).await);
             }
-            self.check_time(kind, name, state, call)?;
         }
     }
 
@@ -260,39 +255,30 @@ impl Watch {
         }
     }
 
-    fn check_time(&self, kind: Kind, name: &str, state: &str, call: Call) -> Result<(), ArmError> {
-        if Instant::now() < call.deadline {
-            return Ok(());
-        }
-        Err(ArmError::out_of_time(&self.ids.of(kind, name), state))
-    }
-
     /// The member as of a list with at least this number; fetches one if it is time and nobody else does.
     async fn look(
         &self,
         kind: Kind,
         name: &str,
         needed: u64,
+        last: &str,
         call: Call,
     ) -> Result<(u64, Option<Arc<Value>>), ArmError> {
         let collection = &self.collections[&kind];
-        let name = name.to_ascii_lowercase();
+        let out_of_time = || ArmError::out_of_time(&self.ids.of(kind, name), last);
         loop {
-            let late = |_| ArmError::out_of_time(&self.ids.of(kind, &name), "waiting for the next look");
-            let mut latest = timeout_at(call.deadline, collection.latest.lock()).await.map_err(late)?;
+            let latest = timeout_at(call.deadline, collection.latest.lock()).await;
+            let mut latest = latest.map_err(|_| out_of_time())?;
             if latest.number >= needed {
-                return Ok((latest.number, latest.members.get(&name).cloned()));
+                return Ok((latest.number, latest.members.get(&name.to_ascii_lowercase()).cloned()));
             }
             match latest.next_at().filter(|next| Instant::now() < *next) {
+                None => self.fetch(kind, collection, &mut latest, call).await?,
+                Some(next) if next >= call.deadline => return Err(out_of_time()),
                 Some(next) => {
                     drop(latest);
-                    pause(next.min(call.deadline).saturating_duration_since(Instant::now())).await;
-                    // Even at the deadline one last look is worth it: the answer may be there already.
-                    if Instant::now() >= call.deadline {
-                        return Err(late_again(&self.ids.of(kind, &name)));
-                    }
+                    pause(next.saturating_duration_since(Instant::now())).await;
                 }
-                None => self.fetch(kind, collection, &mut latest, call).await?,
             }
         }
     }
@@ -344,10 +330,6 @@ impl Watch {
         // Only the operation's own verdict counts, not a failure to ask for it.
         self.arm.operation(&url, id, call).await.err().filter(|error| error.status == 200)
     }
-}
-
-fn late_again(id: &str) -> ArmError {
-    ArmError::out_of_time(id, "waiting for the next look")
 }
 
 /// `properties.provisioningState`.

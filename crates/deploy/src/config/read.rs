@@ -42,7 +42,13 @@ impl Reading {
         if let Kind::Section(fields) = field.kind {
             return self.section(path, fields, node);
         }
-        let given = node.filter(|node| !matches!(node.content, Content::Null));
+        // An empty text says the same as no text where a key can be without a value.
+        let optional = (field.default)().is_null();
+        let given = node.filter(|node| match &node.content {
+            Content::Null => false,
+            Content::Scalar(text, _) => !(optional && text.is_empty()),
+            _ => true,
+        });
         given.and_then(|node| self.value(path, &field.kind, node)).unwrap_or_else(field.default)
     }
 

@@ -80,15 +80,20 @@ fn throttle(world: &mut World, call: &Call, headers: &mut Vec<(&'static str, Str
     let now = world.now;
     let (class, remaining, remaining_globally, size, per_second) = match call.method {
         Method::GET | Method::HEAD => {
-            let names = ("x-ms-ratelimit-remaining-subscription-reads", "x-ms-ratelimit-remaining-subscription-global-reads");
+            let names =
+                ("x-ms-ratelimit-remaining-subscription-reads", "x-ms-ratelimit-remaining-subscription-global-reads");
             ("reads", names.0, names.1, 250.0, 25.0)
         }
         Method::DELETE => {
-            let names = ("x-ms-ratelimit-remaining-subscription-deletes", "x-ms-ratelimit-remaining-subscription-global-deletes");
+            let names = (
+                "x-ms-ratelimit-remaining-subscription-deletes",
+                "x-ms-ratelimit-remaining-subscription-global-deletes",
+            );
             ("deletes", names.0, names.1, 200.0, 10.0)
         }
         _ => {
-            let names = ("x-ms-ratelimit-remaining-subscription-writes", "x-ms-ratelimit-remaining-subscription-global-writes");
+            let names =
+                ("x-ms-ratelimit-remaining-subscription-writes", "x-ms-ratelimit-remaining-subscription-global-writes");
             ("writes", names.0, names.1, 200.0, 10.0)
         }
     };
@@ -107,7 +112,9 @@ fn throttle(world: &mut World, call: &Call, headers: &mut Vec<(&'static str, Str
             let (size, name) = if class == "reads" { (10_000.0, "reads") } else { (1000.0, "writes") };
             let bucket = Bucket { size, per_minute: size / 5.0 };
             let taken = world.azure.buckets.take(format!("network/{name}"), bucket, now);
-            taken.map(drop).map_err(|seconds| too_many("The network resource provider is throttling requests.", seconds))
+            taken
+                .map(drop)
+                .map_err(|seconds| too_many("The network resource provider is throttling requests.", seconds))
         }
         _ => Ok(()),
     }
@@ -125,7 +132,9 @@ fn throttle_compute(world: &mut World, call: &Call, headers: &mut Vec<(&'static 
     let now = world.now;
     let buckets = &mut world.azure.buckets;
     let refuse = |seconds| {
-        let text = format!("The server rejected the request because too many requests have been received for this subscription: {kind}.");
+        let text = format!(
+            "The server rejected the request because too many requests have been received for this subscription: {kind}."
+        );
         too_many(&text, seconds)
     };
     let mut left = 0;
@@ -135,7 +144,8 @@ fn throttle_compute(world: &mut World, call: &Call, headers: &mut Vec<(&'static 
     }
     let bucket = Bucket { size: of_subscription, per_minute: subscription_per_minute };
     let left_of_subscription = buckets.take(format!("compute/{kind}"), bucket, now).map_err(refuse)?;
-    let value = format!("Microsoft.Compute/{kind}Resource;{left},Microsoft.Compute/{kind}Subscription;{left_of_subscription}");
+    let value =
+        format!("Microsoft.Compute/{kind}Resource;{left},Microsoft.Compute/{kind}Subscription;{left_of_subscription}");
     headers.push(("x-ms-ratelimit-remaining-resource", value));
     Ok(())
 }
@@ -148,7 +158,10 @@ fn compute_request(world: &World, call: &Call) -> Option<(&'static str, Option<S
             Some(("GetOperation", operation::subject(world, name).map(String::from)))
         }
         ("GET", [.., "virtualmachines"]) => Some(("ListVM", None)),
-        (method, ["subscriptions", _, "resourcegroups", group, "providers", _, "virtualmachines", name, action @ ..]) => {
+        (
+            method,
+            ["subscriptions", _, "resourcegroups", group, "providers", _, "virtualmachines", name, action @ ..],
+        ) => {
             let kind = match (method, action) {
                 ("GET" | "HEAD", _) => "GetVM",
                 ("PUT", _) => "PutVM",

@@ -78,7 +78,11 @@ impl Call {
     /// The body as a JSON object.
     pub(super) fn json(&self) -> Result<Value, Refusal> {
         let invalid = |why: String| {
-            Refusal::new(400, "InvalidRequestContent", format!("The request content was invalid and could not be deserialized: '{why}'."))
+            Refusal::new(
+                400,
+                "InvalidRequestContent",
+                format!("The request content was invalid and could not be deserialized: '{why}'."),
+            )
         };
         let value: Value = serde_json::from_slice(&self.body).map_err(|error| invalid(error.to_string()))?;
         if value.is_object() { Ok(value) } else { Err(invalid("an object is expected".into())) }
@@ -88,7 +92,8 @@ impl Call {
     pub(super) fn url_with(&self, name: &str, value: &str) -> String {
         let mut url = format!("{}{}?", self.base(), self.path);
         for (key, value) in self.query.iter().filter(|(key, _)| *key != name) {
-            let _ = write!(url, "{}={}&", utf8_percent_encode(key, QUERY_VALUE), utf8_percent_encode(value, QUERY_VALUE));
+            let _ =
+                write!(url, "{}={}&", utf8_percent_encode(key, QUERY_VALUE), utf8_percent_encode(value, QUERY_VALUE));
         }
         let _ = write!(url, "{}={}", utf8_percent_encode(name, QUERY_VALUE), utf8_percent_encode(value, QUERY_VALUE));
         url
@@ -201,7 +206,8 @@ impl Refusal {
     }
 
     pub(super) fn reply(&self, world: &World) -> Reply {
-        let mut reply = Reply::new(self.status, &json!({"error": self.error()})).header("x-ms-failure-cause", "gateway");
+        let mut reply =
+            Reply::new(self.status, &json!({"error": self.error()})).header("x-ms-failure-cause", "gateway");
         reply.headers.extend(self.retry_after.map(|seconds| retry_after(world, seconds)));
         reply
     }

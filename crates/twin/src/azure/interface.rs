@@ -14,7 +14,12 @@ use super::{
 };
 use crate::World;
 
-pub(super) fn prepare_public_address(world: &mut World, target: &Target, request: Value, location: &str) -> Result<Parts, Refusal> {
+pub(super) fn prepare_public_address(
+    world: &mut World,
+    target: &Target,
+    request: Value,
+    location: &str,
+) -> Result<Parts, Refusal> {
     validate::zones(&request, location)?;
     let sku = request["sku"]["name"].as_str().unwrap_or("Basic");
     let method = request["properties"]["publicIPAllocationMethod"].as_str().unwrap_or("Dynamic");
@@ -24,7 +29,8 @@ pub(super) fn prepare_public_address(world: &mut World, target: &Target, request
         return Err(Refusal::new(400, "IPv4BasicSkuPublicIpCountLimitReached", text));
     }
     if !method.eq_ignore_ascii_case("Static") {
-        let text = "Standard sku publicIp addresses only support Static allocation: publicIPAllocationMethod must be Static.";
+        let text =
+            "Standard sku publicIp addresses only support Static allocation: publicIPAllocationMethod must be Static.";
         return Err(Refusal::new(400, "PublicIPAddressStandardSkuMustBeStatic", text));
     }
     let known = world.azure.store.get(&target.key).and_then(|record| record.hidden.public_address);
@@ -36,8 +42,7 @@ pub(super) fn prepare_public_address(world: &mut World, target: &Target, request
         }
     };
     let mut body = target.body(&request, location);
-    let defaults =
-        json!({"publicIPAddressVersion": "IPv4", "idleTimeoutInMinutes": 4, "ipTags": [], "ddosSettings": {"protectionMode": "VirtualNetworkInherited"}});
+    let defaults = json!({"publicIPAddressVersion": "IPv4", "idleTimeoutInMinutes": 4, "ipTags": [], "ddosSettings": {"protectionMode": "VirtualNetworkInherited"}});
     for (field, value) in defaults.as_object().into_iter().flatten() {
         if body["properties"][field].is_null() {
             body["properties"][field] = value.clone();
@@ -58,7 +63,12 @@ fn next_public_address(world: &mut World) -> Ipv4Addr {
     }
 }
 
-pub(super) fn prepare_network_interface(world: &World, target: &Target, request: Value, location: &str) -> Result<Parts, Refusal> {
+pub(super) fn prepare_network_interface(
+    world: &World,
+    target: &Target,
+    request: Value,
+    location: &str,
+) -> Result<Parts, Refusal> {
     let mut body = target.body(&request, location);
     let mut references = Vec::new();
     let mut hidden = Hidden::default();
@@ -98,14 +108,16 @@ pub(super) fn prepare_network_interface(world: &World, target: &Target, request:
 
 /// The lower-case id of a configuration's public address, if it wants one that is free.
 fn public_address(world: &World, from: &str, reference: &Value, location: &str) -> Result<Option<String>, Refusal> {
-    let Some(public) = validate::reference(world, from, reference, Kind::PublicAddress, location)? else { return Ok(None) };
-    match world.azure.store.referrers(&public).find(|user| !user.eq_ignore_ascii_case(from)) {
-        None => Ok(Some(public)),
-        Some(user) => {
-            let text = format!("Resource {from} is referencing public IP address {public} that is already allocated to resource {user}.");
-            Err(Refusal::new(400, "PublicIPAddressInUse", text))
-        }
+    let Some(public) = validate::reference(world, from, reference, Kind::PublicAddress, location)? else {
+        return Ok(None);
+    };
+    if let Some(user) = world.azure.store.referrers(&public).find(|user| !user.eq_ignore_ascii_case(from)) {
+        let text = format!(
+            "Resource {from} is referencing public IP address {public} that is already allocated to resource {user}."
+        );
+        return Err(Refusal::new(400, "PublicIPAddressInUse", text));
     }
+    Ok(Some(public))
 }
 
 /// The lower-case id of a configuration's subnet, and its address there: the one asked for, the one it has, or the first
@@ -133,16 +145,24 @@ fn private_address(
         let owner = world.azure.store.address_owner(&subnet, address).filter(|user| !own(user));
         if before { Some(from.to_owned()) } else { owner.cloned() }
     };
-    let refuse = |code: &str, text: String| Err(Refusal::new(if code == "PrivateIPAddressInUse" { 409 } else { 400 }, code, text));
-    let is_static = properties["privateIPAllocationMethod"].as_str().is_some_and(|method| method.eq_ignore_ascii_case("Static"));
+    let refuse = |code: &str, text: String| {
+        Err(Refusal::new(if code == "PrivateIPAddressInUse" { 409 } else { 400 }, code, text))
+    };
+    let is_static =
+        properties["privateIPAllocationMethod"].as_str().is_some_and(|method| method.eq_ignore_ascii_case("Static"));
     if !is_static {
         let old = world.azure.store.get(&target.key);
         let old = old.into_iter().flat_map(|record| &record.hidden.private_addresses);
-        let kept = old.filter(|(other, _, user)| *other == subnet && user.eq_ignore_ascii_case(from)).map(|(_, address, _)| *address);
+        let kept = old
+            .filter(|(other, _, user)| *other == subnet && user.eq_ignore_ascii_case(from))
+            .map(|(_, address, _)| *address);
         let free = (first..=last).map(Ipv4Addr::from_bits);
         return match kept.chain(free).find(|address| taken(*address).is_none()) {
             Some(address) => Ok((subnet, address)),
-            None => refuse("SubnetIsFull", format!("Subnet {name} with address prefix {range} does not have enough capacity for 1 IP addresses.")),
+            None => refuse(
+                "SubnetIsFull",
+                format!("Subnet {name} with address prefix {range} does not have enough capacity for 1 IP addresses."),
+            ),
         };
     }
     let asked = properties["privateIPAddress"].as_str().unwrap_or_default();
@@ -150,17 +170,21 @@ fn private_address(
         return refuse("InvalidRequestFormat", format!("Private static IP address '{asked}' is not an address."));
     };
     if !range.contains(&address) {
-        let text = format!("Private static IP address {address} does not belong to the range of subnet prefix {range}.");
+        let text =
+            format!("Private static IP address {address} does not belong to the range of subnet prefix {range}.");
         return refuse("PrivateIPAddressNotInSubnet", text);
     }
     if !(first..=last).contains(&address.to_bits()) {
-        let text = format!("Private static IP address {address} falls within reserved IP range of subnet prefix {range}.");
+        let text =
+            format!("Private static IP address {address} falls within reserved IP range of subnet prefix {range}.");
         return refuse("PrivateIPAddressInReservedRange", text);
     }
     match taken(address) {
         None => Ok((subnet, address)),
         Some(user) => {
-            let text = format!("IP configuration {from} is using the private IP address {address} which is already allocated to resource {user}.");
+            let text = format!(
+                "IP configuration {from} is using the private IP address {address} which is already allocated to resource {user}."
+            );
             refuse("PrivateIPAddressInUse", text)
         }
     }
@@ -190,11 +214,17 @@ pub(super) fn attachment(world: &World, interface: &str) -> Option<Attachment> {
     let network = subnet.split("/subnets/").next().unwrap_or_default().to_owned();
     let of_kind = |kind: Kind| {
         let wanted = move |target: &&String| Kind::of(target) == Some(kind);
-        record.references.iter().filter(|(from, _)| *from == configuration || *from == record.id).map(|(_, target)| target).find(wanted)
+        record
+            .references
+            .iter()
+            .filter(|(from, _)| *from == configuration || *from == record.id)
+            .map(|(_, target)| target)
+            .find(wanted)
     };
     let public_address = of_kind(Kind::PublicAddress).and_then(|key| store.get(key)?.hidden.public_address);
     let network_record = store.get(&network)?;
-    let of_subnet = network_record.references.iter().find(|(from, _)| from.to_lowercase() == subnet).map(|(_, target)| target);
+    let of_subnet =
+        network_record.references.iter().find(|(from, _)| from.to_lowercase() == subnet).map(|(_, target)| target);
     let groups: Vec<&String> = of_kind(Kind::SecurityGroup).into_iter().chain(of_subnet).collect();
     // A Standard public address is closed until a security group opens it (Azure documentation).
     let ssh_allowed = !groups.is_empty() && groups.into_iter().all(|group| network::lets_ssh_in(world, group));

@@ -59,7 +59,8 @@ pub(super) struct Filter(Vec<(String, String)>);
 impl Filter {
     /// The filter of a request; keywords and property names are case-insensitive (the Azure CLI writes lower case).
     pub(super) fn parse(call: &Call) -> Result<Self, Refusal> {
-        static CLAUSE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"(?i)(\w+)\s+eq\s+'((?:[^']|'')*)'").ok());
+        static CLAUSE: LazyLock<Option<Regex>> =
+            LazyLock::new(|| Regex::new(r"(?i)(\w+)\s+eq\s+'((?:[^']|'')*)'").ok());
         let text = call.query("$filter").unwrap_or_default();
         let Some(pattern) = CLAUSE.as_ref() else { return Ok(Self(Vec::new())) };
         let clauses: Vec<(String, String)> =
@@ -68,7 +69,11 @@ impl Filter {
         let rest = pattern.replace_all(text, "").to_lowercase();
         let only_and = rest.split_whitespace().all(|word| word == "and" || word == "(" || word == ")");
         let invalid = |why: &str| {
-            Err(Refusal::new(400, "InvalidFilterInQueryString", format!("Invalid $filter '{text}' specified in the query string: {why}.")))
+            Err(Refusal::new(
+                400,
+                "InvalidFilterInQueryString",
+                format!("Invalid $filter '{text}' specified in the query string: {why}."),
+            ))
         };
         if !only_and || clauses.iter().any(|(name, _)| !known.contains(&name.as_str())) {
             return invalid("it is not understood");
@@ -99,9 +104,14 @@ impl Filter {
         let text = |field: &str| body[field].as_str().unwrap_or_default();
         let group = text("id").split('/').nth(4).unwrap_or_default();
         tag_matches
-            && [("resourcetype", text("type")), ("name", text("name")), ("location", text("location")), ("resourcegroup", group)]
-                .iter()
-                .all(|(clause, actual)| self.value(clause).is_none_or(|wanted| wanted.eq_ignore_ascii_case(actual)))
+            && [
+                ("resourcetype", text("type")),
+                ("name", text("name")),
+                ("location", text("location")),
+                ("resourcegroup", group),
+            ]
+            .iter()
+            .all(|(clause, actual)| self.value(clause).is_none_or(|wanted| wanted.eq_ignore_ascii_case(actual)))
     }
 }
 

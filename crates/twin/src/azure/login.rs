@@ -132,9 +132,11 @@ pub(super) fn check(world: &World, call: &Call) -> Result<(), Refusal> {
     };
     match world.azure.tokens.get(token) {
         None => Err(Refusal::new(401, "InvalidAuthenticationToken", "The access token is invalid.")),
-        Some(expires) if *expires <= world.now => {
-            Err(Refusal::new(401, "ExpiredAuthenticationToken", "The access token expiry UTC time is earlier than current UTC time."))
-        }
+        Some(expires) if *expires <= world.now => Err(Refusal::new(
+            401,
+            "ExpiredAuthenticationToken",
+            "The access token expiry UTC time is earlier than current UTC time.",
+        )),
         Some(_) => Ok(()),
     }
 }

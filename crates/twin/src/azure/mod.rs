@@ -184,11 +184,13 @@ fn handle(world: &mut World, service: Service, call: &call::Call) -> call::Reply
 
 /// What exists now: resource groups and everything in them, as objects with `id`, `type`, `name` and `tags`.
 pub fn resources(world: &World) -> Vec<Value> {
-    let brief = |id: &Value, kind: &Value, name: &Value, tags: &Value| {
-        serde_json::json!({"id": id, "type": kind, "name": name, "tags": if tags.is_null() { serde_json::json!({}) } else { tags.clone() }})
-    };
+    let brief = |id: &Value, kind: &Value, name: &Value, tags: &Value| serde_json::json!({"id": id, "type": kind, "name": name, "tags": if tags.is_null() { serde_json::json!({}) } else { tags.clone() }});
     let groups = world.azure.groups.values().map(groups::Group::body);
-    let groups: Vec<Value> = groups.map(|body| brief(&body["id"], &body["type"], &body["name"], &body["tags"])).collect();
+    let groups: Vec<Value> =
+        groups.map(|body| brief(&body["id"], &body["type"], &body["name"], &body["tags"])).collect();
     let records = world.azure.store.under("").map(|(_, record)| &record.body);
-    groups.into_iter().chain(records.map(|body| brief(&body["id"], &body["type"], &body["name"], &body["tags"]))).collect()
+    groups
+        .into_iter()
+        .chain(records.map(|body| brief(&body["id"], &body["type"], &body["name"], &body["tags"])))
+        .collect()
 }

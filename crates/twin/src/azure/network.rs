@@ -54,12 +54,19 @@ fn dress(body: &mut Value, target: &Target, field: &str) {
     }
 }
 
-pub(super) fn prepare_security_group(_: &World, target: &Target, request: Value, location: &str) -> Result<Parts, Refusal> {
+pub(super) fn prepare_security_group(
+    _: &World,
+    target: &Target,
+    request: Value,
+    location: &str,
+) -> Result<Parts, Refusal> {
     let mut taken: BTreeMap<(String, i64), String> = BTreeMap::new();
     for rule in items(&request, "securityRules") {
         let (name, direction, priority) = check_rule(rule)?;
         if let Some(other) = taken.insert((direction, priority), name.clone()) {
-            let text = format!("Security rule {name} conflicts with rule {other}. Rules cannot have the same Priority and Direction.");
+            let text = format!(
+                "Security rule {name} conflicts with rule {other}. Rules cannot have the same Priority and Direction."
+            );
             return Err(Refusal::new(400, "SecurityRuleConflict", text));
         }
     }
@@ -83,7 +90,8 @@ fn check_rule(rule: &Value) -> Result<(String, String, i64), Refusal> {
         ("protocol", &["tcp", "udp", "icmp", "esp", "ah", "*"]),
     ] {
         if !allowed.contains(&text(field).as_str()) {
-            let text = format!("Security rule parameter {field} for rule {name} has an unsupported value '{}'.", text(field));
+            let text =
+                format!("Security rule parameter {field} for rule {name} has an unsupported value '{}'.", text(field));
             return Err(Refusal::new(400, "SecurityRuleParameterContainsUnsupportedValue", text));
         }
     }
@@ -91,21 +99,29 @@ fn check_rule(rule: &Value) -> Result<(String, String, i64), Refusal> {
         for (one, many) in [("AddressPrefix", "AddressPrefixes"), ("PortRange", "PortRanges")] {
             let given = |suffix: &str| !rule["properties"][format!("{side}{suffix}")].is_null();
             if !given(one) && !given(many) && !given("ApplicationSecurityGroups") {
-                let text = format!("Required security rule parameters are missing for security rule {name}: {side}{one}.");
+                let text =
+                    format!("Required security rule parameters are missing for security rule {name}: {side}{one}.");
                 return Err(Refusal::new(400, "SecurityRuleInvalidAddressPrefix", text));
             }
         }
     }
     match rule["properties"]["priority"].as_i64() {
-        Some(priority @ 100..=4096) => Ok((name.to_lowercase(), text("direction"), priority)),
+        Some(priority @ 100..=4096) => Ok((name.to_owned(), text("direction"), priority)),
         priority => {
-            let text = format!("Security rule {name} has invalid Priority. Value: {priority:?}. It must be between 100 and 4096.");
+            let text = format!(
+                "Security rule {name} has invalid Priority. Value: {priority:?}. It must be between 100 and 4096."
+            );
             Err(Refusal::new(400, "SecurityRuleInvalidPriority", text))
         }
     }
 }
 
-pub(super) fn prepare_virtual_network(world: &World, target: &Target, request: Value, location: &str) -> Result<Parts, Refusal> {
+pub(super) fn prepare_virtual_network(
+    world: &World,
+    target: &Target,
+    request: Value,
+    location: &str,
+) -> Result<Parts, Refusal> {
     let space = &request["properties"]["addressSpace"]["addressPrefixes"];
     let space: Vec<Ipv4Net> = space.as_array().into_iter().flatten().map(parse_prefix).collect::<Result<_, _>>()?;
     if space.is_empty() {
@@ -122,7 +138,9 @@ pub(super) fn prepare_virtual_network(world: &World, target: &Target, request: V
             return Err(Refusal::new(400, "NetcfgInvalidSubnet", text));
         }
         if let Some((other, _)) = subnets.iter().find(|(_, other)| other.contains(&prefix) || prefix.contains(*other)) {
-            let text = format!("Subnet '{name}' is not valid because its IP address range overlaps with that of subnet '{other}'.");
+            let text = format!(
+                "Subnet '{name}' is not valid because its IP address range overlaps with that of subnet '{other}'."
+            );
             return Err(Refusal::new(400, "NetcfgSubnetRangesOverlap", text));
         }
         subnets.insert(name.to_lowercase(), prefix);
@@ -148,7 +166,8 @@ pub(super) fn prepare_virtual_network(world: &World, target: &Target, request: V
 fn parse_prefix(prefix: &Value) -> Result<Ipv4Net, Refusal> {
     let text = prefix.as_str().unwrap_or_default();
     let parsed = text.parse::<Ipv4Net>().ok().filter(|net| net.trunc() == *net);
-    let invalid = || Refusal::new(400, "InvalidCIDRNotation", format!("The address prefix {text} is not formatted correctly."));
+    let invalid =
+        || Refusal::new(400, "InvalidCIDRNotation", format!("The address prefix {text} is not formatted correctly."));
     parsed.ok_or_else(invalid)
 }
 
@@ -282,7 +301,8 @@ fn covers_ssh(rule: &Value) -> bool {
     let mut ranges = ranges.chain(std::iter::once(&rule["destinationPortRange"])).filter_map(Value::as_str);
     let covers = |range: &str| {
         let (from, to) = range.split_once('-').unwrap_or((range, range));
-        range == "*" || matches!((from.parse::<u16>(), to.parse::<u16>()), (Ok(from), Ok(to)) if (from..=to).contains(&22))
+        range == "*"
+            || matches!((from.parse::<u16>(), to.parse::<u16>()), (Ok(from), Ok(to)) if (from..=to).contains(&22))
     };
     is("direction", ["inbound", "inbound"]) && is("protocol", ["tcp", "*"]) && ranges.any(covers)
 }

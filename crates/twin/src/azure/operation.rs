@@ -86,7 +86,9 @@ pub(super) fn headers(
     let url = |kind: &str| {
         let (base, version) = (call.base(), call.api_version());
         let subscription = super::SUBSCRIPTION;
-        format!("{base}/subscriptions/{subscription}/providers/{provider}/locations/{location}/{kind}/{name}?api-version={version}")
+        format!(
+            "{base}/subscriptions/{subscription}/providers/{provider}/locations/{location}/{kind}/{name}?api-version={version}"
+        )
     };
     let mut headers = vec![("azure-asyncoperation", url("operations")), retry_after(world, poll_seconds(provider))];
     if with_location {

@@ -58,7 +58,8 @@ impl Kind {
 
     /// The kind with this provider and name, in any case.
     pub(super) fn parse(provider: &str, name: &str) -> Option<Self> {
-        let same = |kind: &Self| kind.provider().eq_ignore_ascii_case(provider) && kind.name().eq_ignore_ascii_case(name);
+        let same =
+            |kind: &Self| kind.provider().eq_ignore_ascii_case(provider) && kind.name().eq_ignore_ascii_case(name);
         Self::ALL.into_iter().find(same)
     }
 
@@ -105,7 +106,8 @@ impl Target {
     pub(super) fn new(world: &World, kind: Kind, group: &str, name: &str) -> Self {
         let group = world.azure.groups.get(&group.to_lowercase()).map_or(group, |found| found.name.as_str());
         let (provider, kind_name) = (kind.provider(), kind.name());
-        let id = format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/{group}/providers/{provider}/{kind_name}/{name}");
+        let id =
+            format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/{group}/providers/{provider}/{kind_name}/{name}");
         let key = id.to_lowercase();
         let known = world.azure.store.get(&key);
         let (id, name) = known.map_or((id, name), |record| (record.id.clone(), record.name()));
@@ -199,9 +201,9 @@ fn check_conditions(world: &World, call: &Call, target: &Target) -> Result<(), R
     }
     let record = world.azure.store.get(&target.key);
     let tag = record.and_then(|record| record.body["etag"].as_str());
-    let failed = call.header("if-none-match") == Some("*") && record.is_some()
-        || call.header("if-match").is_some_and(|wanted| record.is_none() || wanted != "*" && tag != Some(wanted));
-    if !failed {
+    let must_be_new = call.header("if-none-match") == Some("*");
+    let other_than = |wanted: &str| record.is_none() || (wanted != "*" && tag != Some(wanted));
+    if !(must_be_new && record.is_some()) && !call.header("if-match").is_some_and(other_than) {
         return Ok(());
     }
     let text = format!("Precondition failed: the resource {} does not match the given condition.", target.id);
@@ -328,7 +330,8 @@ fn check_unused(world: &World, target: &Target) -> Result<(), Refusal> {
     let id = &target.id;
     if target.kind == Kind::VirtualNetwork {
         let subnets = store.get(&target.key).map(|record| &record.body["properties"]["subnets"]);
-        let names = subnets.and_then(Value::as_array).into_iter().flatten().filter_map(|subnet| subnet["name"].as_str());
+        let names =
+            subnets.and_then(Value::as_array).into_iter().flatten().filter_map(|subnet| subnet["name"].as_str());
         return names.into_iter().try_for_each(|name| network::check_subnet_unused(world, &target.key, name));
     }
     let Some(user) = store.referrers(&target.key).next() else { return Ok(()) };

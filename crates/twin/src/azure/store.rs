@@ -1,12 +1,6 @@
 //! What exists: typed resources by lower-case id, who refers to whom, and which private addresses are taken.
 
-use std::{
-    cell::OnceCell,
-    collections::BTreeMap,
-    net::Ipv4Addr,
-    ops::Bound,
-    time::Duration,
-};
+use std::{cell::OnceCell, collections::BTreeMap, net::Ipv4Addr, ops::Bound, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -148,6 +142,12 @@ impl Store {
     pub(super) fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a String, &'a Record)> {
         let from = (Bound::Included(prefix), Bound::Unbounded);
         self.records.range::<str, _>(from).take_while(move |(key, _)| key.starts_with(prefix))
+    }
+
+    /// The records whose key starts with `prefix`, for a prefix that nobody keeps.
+    pub(super) fn under_owned(&self, prefix: String) -> impl Iterator<Item = &Record> {
+        let from = (Bound::Included(prefix.clone()), Bound::Unbounded);
+        self.records.range(from).take_while(move |(key, _)| key.starts_with(&prefix)).map(|(_, record)| record)
     }
 
     /// The ids of those that refer to `key`.

@@ -109,9 +109,8 @@ pub(super) fn providers(world: &World) -> Answer {
 fn known(call: &Call) -> Result<&'static str, Refusal> {
     let asked = call.segments[3].as_str();
     let found = PROVIDERS.iter().find(|(name, _)| name.eq_ignore_ascii_case(asked));
-    let missing = || {
-        Refusal::new(404, "InvalidResourceNamespace", format!("The resource namespace '{asked}' is invalid."))
-    };
+    let missing =
+        || Refusal::new(404, "InvalidResourceNamespace", format!("The resource namespace '{asked}' is invalid."));
     found.map(|(name, _)| *name).ok_or_else(missing)
 }
 

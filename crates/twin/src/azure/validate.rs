@@ -61,7 +61,9 @@ pub(super) fn name(target: &Target) -> Result<(), Refusal> {
     if name.chars().count() <= most && starts_well && ends_well && name.chars().all(fits) {
         return Ok(());
     }
-    let text = format!("Resource name {name} is invalid. The name can be up to {most} characters long and must begin with a word character.");
+    let text = format!(
+        "Resource name {name} is invalid. The name can be up to {most} characters long and must begin with a word character."
+    );
     Err(Refusal::new(400, "InvalidResourceName", text))
 }
 
@@ -99,7 +101,9 @@ pub(super) fn zones(request: &Value, location: &str) -> Result<Vec<String>, Refu
     match zones.iter().find(|zone| !["1", "2", "3"].contains(&zone.as_str())) {
         None => Ok(zones),
         Some(zone) => {
-            let text = format!("The zone(s) '{zone}' is not supported. The supported zones for location '{location}' are '1,2,3'.");
+            let text = format!(
+                "The zone(s) '{zone}' is not supported. The supported zones for location '{location}' are '1,2,3'."
+            );
             Err(Refusal::parameter("zones", text))
         }
     }

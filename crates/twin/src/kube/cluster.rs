@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use rand_chacha::{ChaCha8Rng, rand_core::RngCore as _};
@@ -13,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     ClusterId, ClusterSpec,
     controllers::{self, Job, charts::Installation, kcm::Kcm},
-    object::{condition, has_finalizers, is_terminating, list, name, namespace, set, set_condition, text, unset},
+    object::{condition, has_finalizers, is_owned_by, is_terminating, list, name, namespace, set, set_condition, text, unset},
     store::{Change, ObjectKey, Store, Verb, key_of},
     types::{DEFINITIONS, ResourceType, Types},
 };
@@ -41,6 +42,8 @@ pub(super) struct Cluster {
     pub(super) unix_seconds: i64,
     /// Jobs that controllers will do soon.
     pub(super) pending: BTreeSet<Job>,
+    /// When pods that have a node will run, in the world's time.
+    pub(super) pod_starts: BTreeMap<ObjectKey, Duration>,
     /// The Helm releases that k0s has installed, by their Chart.
     pub(super) installations: BTreeMap<ObjectKey, Installation>,
     /// Alive while the kcm chart is installed.
@@ -87,6 +90,7 @@ impl Cluster {
             now: String::new(),
             unix_seconds: 0,
             pending: BTreeSet::new(),
+            pod_starts: BTreeMap::new(),
             installations: BTreeMap::new(),
             kcm: None,
             random,
@@ -237,6 +241,12 @@ impl Cluster {
         if let Some(kind) = self.types.by_id(kind) {
             self.delete(&kind, key);
         }
+    }
+
+    /// Whether a job to collect garbage would find any.
+    pub(super) fn has_dependents(&self, job: &Job) -> bool {
+        let Job::Garbage(uid) = job else { return true };
+        self.store.everything().any(|(_, _, object)| is_owned_by(object, uid))
     }
 
     /// Whether a namespace takes new objects: `None` if there is none, `Some(false)` if it is on its way out.

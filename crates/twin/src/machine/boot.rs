@@ -6,9 +6,7 @@ use rand_chacha::rand_core::RngCore;
 use russh::keys::{PrivateKey, ssh_key::private::Ed25519Keypair};
 use tokio::sync::watch;
 
-use super::{
-    Machine, MachineSpec, Stage, User, cloud_config, cloud_init, files::Files, k0s, key_of, systemd,
-};
+use super::{Machine, MachineSpec, Stage, User, cloud_config, cloud_init, files::Files, k0s, key_of, systemd};
 use crate::{FaultKind, Latency, World};
 
 /// What identifies the operating system.
@@ -77,7 +75,8 @@ fn power_on(world: &mut World, key: &str) {
     let name = machine.name().to_owned();
     if world.faults.strikes(FaultKind::BootFailure, &name) {
         if let Some(machine) = world.machines.get_mut(key) {
-            machine.outcome = Some(Err(format!("OS Provisioning for VM '{name}' did not finish in the allotted time.")));
+            machine.outcome =
+                Some(Err(format!("OS Provisioning for VM '{name}' did not finish in the allotted time.")));
         }
         return;
     }

@@ -126,7 +126,9 @@ fn valid(
     let mut left = Map::new();
     for (key, value) in values {
         match keys.iter().find(|(known, _)| *known == key) {
-            None => warnings.push(format!("{place}{key}: Additional properties are not allowed ('{key}' was unexpected)")),
+            None => {
+                warnings.push(format!("{place}{key}: Additional properties are not allowed ('{key}' was unexpected)"))
+            }
             Some((_, types)) if !types.contains(type_letter(&value)) => {
                 warnings.push(format!("{place}{key}: {value} is not of type {}", type_names(types)));
             }

@@ -9,13 +9,12 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use futures::FutureExt;
 use serde_json::{Map, Value, json};
 
-use super::{Machine, User, cloud_config::CloudConfig, files, shell};
+use super::{Machine, cloud_config::CloudConfig, files, shell};
 use crate::{FaultKind, Latency, World};
 
 const DATA_SOURCE: &str = "DataSourceAzure [seed=/dev/sr0]";
 /// How a failing script of `runcmd` is reported (cloud-init source, `subp.runparts`).
-const RUNPARTS_FAILED: &str =
-    "('scripts_user', RuntimeError('Runparts: 1 failures (runcmd) in 1 attempted commands'))";
+const RUNPARTS_FAILED: &str = "('scripts_user', RuntimeError('Runparts: 1 failures (runcmd) in 1 attempted commands'))";
 
 /// What cloud-init was asked to do, and how far it is.
 pub(super) struct CloudInit {
@@ -167,7 +166,11 @@ fn make_users(machine: &mut Machine, configuration: &CloudConfig) {
     for user in listed.iter().filter_map(Value::as_object) {
         let Some(name) = user.get("name").and_then(Value::as_str) else { continue };
         let keys: Vec<String> = strings(user.get("ssh_authorized_keys"));
-        let groups = strings(user.get("groups")).iter().flat_map(|groups| groups.split(',')).map(|group| group.trim().to_owned()).collect();
+        let groups = strings(user.get("groups"))
+            .iter()
+            .flat_map(|groups| groups.split(','))
+            .map(|group| group.trim().to_owned())
+            .collect();
         let sudo = strings(user.get("sudo")).iter().any(|rule| rule.contains("NOPASSWD"));
         make_user(machine, name, &keys, groups, sudo);
     }
@@ -232,9 +235,7 @@ fn write_file(machine: &mut Machine, file: &Map<String, Value>) -> Result<(), St
         .ok_or_else(|| format!("ValueError('Failed decoding the content of {path}')"))?;
     let mode = u32::from_str_radix(text("permissions", "0644").trim_start_matches("0o"), 8).unwrap_or(0o644);
     let mut content = match file.get("append") {
-        Some(Value::Bool(true)) => {
-            machine.files.get(&path).and_then(|node| node.content.clone()).unwrap_or_default()
-        }
+        Some(Value::Bool(true)) => machine.files.get(&path).and_then(|node| node.content.clone()).unwrap_or_default(),
         _ => Vec::new(),
     };
     content.extend_from_slice(&bytes);

@@ -229,13 +229,7 @@ impl Files {
     }
 
     /// Makes a directory; with `parents` also those above it, and none is an error if it exists.
-    pub(super) fn make_directory(
-        &mut self,
-        path: &str,
-        parents: bool,
-        mode: u32,
-        who: &Who,
-    ) -> Result<(), FileError> {
+    pub(super) fn make_directory(&mut self, path: &str, parents: bool, mode: u32, who: &Who) -> Result<(), FileError> {
         match self.0.get(path) {
             Some(node) if node.is_directory() && parents => return Ok(()),
             Some(_) => return Err(FileError::Exists),

@@ -35,7 +35,11 @@ impl<Stream> Wire<Stream> {
 }
 
 impl<Stream: AsyncRead + Unpin> AsyncRead for Wire<Stream> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.poll_cut(context) {
             return Poll::Ready(Ok(()));
         }

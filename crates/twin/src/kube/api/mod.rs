@@ -15,10 +15,7 @@ use http::Response;
 use serde_json::{Value, json};
 
 use self::request::Target;
-pub(super) use self::{
-    patch::json_merge,
-    request::{Caller, Reply, Request},
-};
+pub(super) use self::request::{Caller, Reply, Request};
 use super::{ClusterId, cluster::Cluster, cluster::enter, failure::Failure, types::ResourceType};
 use crate::{
     Twin, World,

@@ -7,6 +7,7 @@ mod coreutils;
 mod parse;
 mod programs;
 mod special;
+mod test;
 
 use std::{collections::BTreeMap, future::Future, pin::Pin, time::Duration};
 

@@ -397,7 +397,10 @@ mod tests {
 
     #[test]
     fn quoting() {
-        assert_eq!(words(r#"echo 'a  b' "c $HOME" d\ e "\"x\"" '' # no"#), ["echo", "a  b", "c <HOME>", "d e", "\"x\"", ""]);
+        assert_eq!(
+            words(r#"echo 'a  b' "c $HOME" d\ e "\"x\"" '' # no"#),
+            ["echo", "a  b", "c <HOME>", "d e", "\"x\"", ""]
+        );
         assert_eq!(words("echo a'b'\"c\"d$(id -un)"), ["echo", "abcd<()>"]);
         assert_eq!(words("cat ~/x a~b"), ["cat", "<HOME>/x", "a~b"]);
         assert_eq!(words("a \\\n b"), ["a", "b"]);

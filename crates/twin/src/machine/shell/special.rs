@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Gone, Input, Kernel, Outcome, Running, Shell, coreutils, programs};
+use super::{Gone, Kernel, Outcome, Running, Shell, coreutils, programs};
 use crate::{
     Latency,
     machine::{cloud_init, files, k0s},
@@ -48,7 +48,8 @@ impl Shell<'_> {
                 Some((directory, base)) if PROGRAM_DIRECTORIES.contains(&directory) => base,
                 _ => name,
             };
-            let path = if name.contains('/') { files::absolute(name, &directory) } else { format!("/usr/local/bin/{name}") };
+            let path =
+                if name.contains('/') { files::absolute(name, &directory) } else { format!("/usr/local/bin/{name}") };
             if let Ok(node) = machine.files.look(&path, &who)
                 && (name.contains('/') || node.mode & 0o111 != 0)
             {
@@ -64,7 +65,8 @@ impl Shell<'_> {
             }
             let packaged = programs::PACKAGED.iter().find(|(program, _)| *program == base);
             let known = (KNOWN.contains(&base) || coreutils::KNOWN.contains(&base) || programs::KNOWN.contains(&base))
-                && packaged.is_none_or(|(_, packages)| packages.iter().any(|package| machine.packages.contains(*package)));
+                && packaged
+                    .is_none_or(|(_, packages)| packages.iter().any(|package| machine.packages.contains(*package)));
             match known && !base.contains('/') {
                 true => Program::Known(base.to_owned()),
                 false => Program::Not(127, "not found".into()),
@@ -323,17 +325,28 @@ impl Shell<'_> {
         let directory = if self.directory == home { "~" } else { &self.directory };
         Ok(format!("{}@{hostname}:{directory}$ ", self.user))
     }
-
-    /// Takes standard input back, for whoever reads it next.
-    pub(in crate::machine) fn take_input(&mut self) -> Input {
-        std::mem::take(&mut self.input)
-    }
 }
 
 /// Commands of this file.
 const KNOWN: [&str; 18] = [
-    ":", "bash", "cd", "cloud-init", "command", "curl", "dash", "env", "exec", "exit", "export", "nohup", "set", "sh",
-    "sleep", "sudo", "timeout", "umask",
+    ":",
+    "bash",
+    "cd",
+    "cloud-init",
+    "command",
+    "curl",
+    "dash",
+    "env",
+    "exec",
+    "exit",
+    "export",
+    "nohup",
+    "set",
+    "sh",
+    "sleep",
+    "sudo",
+    "timeout",
+    "umask",
 ];
 
 /// `5`, `0.5`, `5s`, `2m`, `1h`.

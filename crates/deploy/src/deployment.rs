@@ -1,0 +1,303 @@
+//! What the steps of one run share: the clients, the keys, and what is known so far.
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use engine::Failure;
+use tokio::{
+    sync::{OnceCell, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    azure::{ArmClient, ArmError, Ids, Inventory, Kind, Watch, inventory},
+    config::Config,
+    environment::Environment,
+    kubeconfig::Admin,
+    kubernetes::{Kubernetes, KubernetesError},
+    keys::ClusterKeys,
+    mesh::Mesh,
+    seam::World,
+    ssh::{Remote, SshError, Target, Tunnel},
+    steps::k0s::{NodeSeen, Token, follow_nodes},
+    topology::{Node, Role, Topology},
+};
+
+/// Azure, as the steps use it.
+pub struct Azure {
+    /// The requests.
+    pub arm: Arc<ArmClient>,
+    /// The waits.
+    pub watch: Watch,
+    /// The names.
+    pub ids: Ids,
+}
+
+/// What became of a machine that other steps are already talking to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It may come up.
+    Open,
+    /// It will not.
+    Doomed(String),
+}
+
+/// What is known about one machine in this run.
+pub struct Machine {
+    public_address: Mutex<Option<Ipv4Addr>>,
+    /// Whether it is worth waiting for.
+    pub fate: watch::Sender<Fate>,
+    /// The zone in which it is, or is to be.
+    pub zone: Mutex<u8>,
+    remote: OnceCell<Arc<Remote>>,
+}
+
+/// Everything that the steps of one run share.
+pub struct Deployment {
+    /// Connections, clock, chance.
+    pub world: World,
+    /// The environment's directory.
+    pub environment: Environment,
+    /// The configuration.
+    pub config: Config,
+    /// What it means.
+    pub topology: Topology,
+    /// The cluster's keys.
+    pub keys: ClusterKeys,
+    /// The mesh.
+    pub mesh: Mesh,
+    /// The owner's tag.
+    pub owner: String,
+    /// The number of the run.
+    pub epoch: u64,
+    /// Where SSH may come from, CIDRs.
+    pub ssh_from: Vec<String>,
+    /// Azure.
+    pub azure: Azure,
+    /// What existed when the run began.
+    pub inventory: Inventory,
+    machines: Vec<Machine>,
+    admin: OnceCell<Admin>,
+    kubernetes: OnceCell<Kubernetes>,
+    nodes: OnceCell<NodeBoard>,
+    /// Join tokens of this run.
+    pub tokens: tokio::sync::Mutex<BTreeMap<Role, Token>>,
+}
+
+/// The nodes as they are, and the task that keeps them so; it ends with the run.
+struct NodeBoard {
+    nodes: Arc<watch::Sender<BTreeMap<String, NodeSeen>>>,
+    _follower: JoinSet<()>,
+}
+
+/// What a [`Deployment`] is made from.
+pub struct Parts {
+    /// Connections, clock, chance.
+    pub world: World,
+    /// The environment's directory.
+    pub environment: Environment,
+    /// The configuration.
+    pub config: Config,
+    /// What it means.
+    pub topology: Topology,
+    /// The cluster's keys.
+    pub keys: ClusterKeys,
+    /// The owner's tag.
+    pub owner: String,
+    /// Where SSH may come from, CIDRs.
+    pub ssh_from: Vec<String>,
+    /// The ARM client, its subscription chosen.
+    pub arm: Arc<ArmClient>,
+    /// The subscription.
+    pub subscription: String,
+    /// What exists.
+    pub inventory: Inventory,
+}
+
+impl Deployment {
+    /// Puts the parts together for the run with this number.
+    pub fn new(parts: Parts, epoch: u64) -> Self {
+        let ids = Ids::new(parts.subscription, &parts.topology.names.resource_group);
+        let machines = parts.topology.nodes.iter().map(|node| Machine::known(node, &parts.inventory)).collect();
+        Self {
+            world: parts.world,
+            environment: parts.environment,
+            config: parts.config,
+            keys: parts.keys,
+            mesh: Mesh::Wireguard,
+            owner: parts.owner,
+            epoch,
+            ssh_from: parts.ssh_from,
+            azure: Azure { watch: Watch::new(parts.arm.clone(), ids.clone()), arm: parts.arm, ids },
+            inventory: parts.inventory,
+            machines,
+            topology: parts.topology,
+            admin: OnceCell::new(),
+            kubernetes: OnceCell::new(),
+            nodes: OnceCell::new(),
+            tokens: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// A node by its position.
+    pub fn node(&self, node: usize) -> &Node {
+        &self.topology.nodes[node]
+    }
+
+    /// What is known about a machine.
+    pub fn machine(&self, node: usize) -> &Machine {
+        &self.machines[node]
+    }
+
+    /// The position of the first controller.
+    pub fn leader(&self) -> usize {
+        self.topology.nodes.iter().position(|node| node.leader).unwrap_or(0)
+    }
+
+    /// The way to run commands on a machine.
+    pub async fn remote(&self, node: usize) -> Result<Arc<Remote>, Failure> {
+        let machine = &self.machines[node];
+        let remote = machine.remote.get_or_try_init(async || {
+            let name = &self.node(node).name;
+            let address = machine.address().ok_or_else(|| {
+                Failure::new(format!("{name} has no public address yet")).advise("Run `k0rdentctl deploy` again.")
+            })?;
+            Ok::<_, Failure>(Arc::new(Remote::new(self.world.clone(), self.target(node, address))))
+        });
+        remote.await.cloned()
+    }
+
+    /// Where and as whom to log in to a machine.
+    pub fn target(&self, node: usize, address: Ipv4Addr) -> Target {
+        let node = self.node(node);
+        Target {
+            node: node.name.clone(),
+            host: address.to_string(),
+            port: 22,
+            user: self.config.ssh.username.clone(),
+            user_key: Arc::new(self.keys.ssh_user()),
+            host_key: self.keys.ssh_host(&node.name).public_key().clone(),
+        }
+    }
+
+    /// The cluster's administrator, from the file that an earlier run left, or from the first controller.
+    pub async fn admin(&self) -> Result<&Admin, Failure> {
+        self.admin
+            .get_or_try_init(async || {
+                if let Ok(Some(text)) = self.environment.read(&self.kubeconfig_file())
+                    && let Ok(admin) = Admin::from_kubeconfig(&text)
+                {
+                    return Ok(admin);
+                }
+                let remote = self.remote(self.leader()).await?;
+                let text = remote.run(&format!("sudo {} kubeconfig admin", crate::k0s::BINARY)).await.map_err(ssh_failure)?;
+                Admin::from_kubeconfig(&text)
+                    .map_err(|why| Failure::new(format!("`k0s kubeconfig admin` on {}: {why}", remote.target().node)))
+            })
+            .await
+    }
+
+    /// The cluster's API, through the first controller.
+    pub async fn kubernetes(&self) -> Result<&Kubernetes, Failure> {
+        self.kubernetes
+            .get_or_try_init(async || {
+                let admin = self.admin().await?;
+                let tunnel = Arc::new(Tunnel(self.remote(self.leader()).await?));
+                Kubernetes::new(&self.world, tunnel, "127.0.0.1", admin).map_err(kubernetes_failure)
+            })
+            .await
+    }
+
+    /// What the nodes say about themselves, kept up to date from now on.
+    pub async fn node_board(&self) -> Result<&watch::Sender<BTreeMap<String, NodeSeen>>, Failure> {
+        let board = self.nodes.get_or_try_init(async || {
+            let kubernetes = self.kubernetes().await?.clone();
+            let nodes = Arc::new(watch::Sender::default());
+            let mut follower = JoinSet::new();
+            follower.spawn(follow_nodes(kubernetes, Arc::clone(&nodes)));
+            Ok::<_, Failure>(NodeBoard { nodes, _follower: follower })
+        });
+        Ok(&board.await?.nodes)
+    }
+
+    /// The kubeconfig's file in the environment's directory.
+    pub fn kubeconfig_file(&self) -> String {
+        kubeconfig_file(&self.topology)
+    }
+
+    /// The private key's file in the environment's directory.
+    pub fn ssh_key_file(&self) -> String {
+        format!("ssh/{}-ssh-key", self.topology.cluster_id)
+    }
+}
+
+/// The kubeconfig's file in the environment's directory.
+pub fn kubeconfig_file(topology: &Topology) -> String {
+    format!("kubeconfig/{}-kubeconfig", topology.cluster_id)
+}
+
+impl Machine {
+    fn known(node: &Node, inventory: &Inventory) -> Self {
+        let address = inventory
+            .find(Kind::PublicIp, &node.public_ip_name())
+            .and_then(inventory::ip_address)
+            .and_then(|address| address.parse().ok());
+        let zone = inventory
+            .find(Kind::VirtualMachine, &node.name)
+            .and_then(|vm| vm["zones"][0].as_str()?.parse().ok())
+            .unwrap_or(node.zone);
+        Self {
+            public_address: Mutex::new(address),
+            fate: watch::Sender::new(Fate::Open),
+            zone: Mutex::new(zone),
+            remote: OnceCell::new(),
+        }
+    }
+
+    /// Its public address, once it has one.
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        *lock(&self.public_address)
+    }
+
+    /// Makes its public address known.
+    pub fn set_address(&self, address: Ipv4Addr) {
+        *lock(&self.public_address) = Some(address);
+    }
+
+    /// The zone in which it is, or is to be.
+    pub fn zone(&self) -> u8 {
+        *lock(&self.zone)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An error of Azure as a step's failure.
+pub fn arm_failure(error: ArmError) -> Failure {
+    let failure = if error.is_refusal() { Failure::refused(error.to_string()) } else { Failure::new(error.to_string()) };
+    let advice = error.advice();
+    if advice.is_empty() { failure } else { failure.advise(advice) }
+}
+
+/// An error of SSH as a step's failure.
+pub fn ssh_failure(error: SshError) -> Failure {
+    let failure = Failure::new(error.to_string());
+    match error {
+        SshError::HostKey { .. } => failure.advise("Look at the machine in the Azure portal before you go on."),
+        _ => failure.advise("Run `k0rdentctl deploy` again; it goes on from here."),
+    }
+}
+
+/// An error of Kubernetes as a step's failure.
+pub fn kubernetes_failure(error: KubernetesError) -> Failure {
+    Failure::new(error.to_string())
+}
+
+/// Between two looks at something that cannot tell us by itself.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(1);

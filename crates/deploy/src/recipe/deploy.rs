@@ -1,0 +1,65 @@
+//! From nothing to a ready management cluster.
+
+use super::{Line, line};
+use crate::{
+    task::Task::{self, *},
+    topology::{Role, Topology},
+};
+
+/// The steps of a deployment. Steps wait for steps, never for phases: a worker joins when it and the first controller
+/// are ready, and k0rdent is installed while other workers are still booting.
+pub fn deploy(topology: &Topology) -> Vec<Line> {
+    let nodes = 0..topology.nodes.len();
+    let role = |node: usize| topology.nodes[node].role;
+    let controllers: Vec<usize> = nodes.clone().filter(|&node| role(node) == Role::Controller).collect();
+    let (leader, followers) = (controllers[0], &controllers[1..]);
+
+    let mut lines = vec![
+        line(Documents, []),
+        line(Preflight, []),
+        line(ResourceGroup, [Preflight, Documents]),
+        line(SshKey, [ResourceGroup]),
+        line(SecurityGroup, [ResourceGroup]),
+        line(VirtualNetwork, [SecurityGroup]),
+    ];
+    for node in nodes.clone() {
+        lines.push(line(PublicAddress(node), [ResourceGroup]));
+        lines.push(line(Interface(node), [VirtualNetwork, PublicAddress(node)]));
+        lines.push(line(Machine(node), [Interface(node)]));
+        lines.push(line(Provisioned(node), [Machine(node)]));
+        lines.push(line(Ready(node), [Machine(node)]));
+        lines.push(line(MeshMember(node), [Ready(node)]));
+        lines.push(line(Binary(node), [Ready(node)]));
+    }
+    lines.push(line(MeshOperator, nodes.clone().map(PublicAddress)));
+    lines.push(line(Leader(leader), [Binary(leader)]));
+    // One at a time: etcd loses its quorum when two members join at once.
+    let mut previous = Leader(leader);
+    for &node in followers {
+        lines.push(line(Controller(node), [Binary(node), previous]));
+        previous = Controller(node);
+    }
+    for node in nodes.clone().filter(|&node| role(node) == Role::Worker) {
+        lines.push(line(Worker(node), [Binary(node), Leader(leader)]));
+    }
+    let joined = |node: usize| joined(topology, node);
+    lines.push(line(NodesReady, nodes.clone().map(joined)));
+    lines.push(line(Tokens, [NodesReady]));
+    lines.push(line(Kubeconfig, [Leader(leader)]));
+    lines.push(line(K0sctl, [Documents]));
+    for node in nodes {
+        lines.push(line(HomeKubeconfig(node), [joined(node)]));
+    }
+    lines.push(line(Chart, [Leader(leader)]));
+    lines.push(line(Management, [Chart]));
+    lines
+}
+
+/// The step after which a node is part of the cluster.
+pub(super) fn joined(topology: &Topology, node: usize) -> Task {
+    match (topology.nodes[node].role, topology.nodes[node].leader) {
+        (_, true) => Leader(node),
+        (Role::Controller, _) => Controller(node),
+        (Role::Worker, _) => Worker(node),
+    }
+}

@@ -1,0 +1,22 @@
+//! The commands as tables of contents: which steps there are, and what each comes after.
+
+mod deploy;
+mod reset;
+
+pub use deploy::deploy;
+pub use reset::reset;
+
+use crate::task::Task;
+
+/// A step and the steps that it comes after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// The step.
+    pub task: Task,
+    /// What must hold before.
+    pub after: Vec<Task>,
+}
+
+fn line(task: Task, after: impl IntoIterator<Item = Task>) -> Line {
+    Line { task, after: after.into_iter().collect() }
+}

@@ -1,0 +1,506 @@
+//! The front door: one environment, and what can be done with it.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use engine::{
+    Event, Failure, FailureKind, Holder, Journal, JournalError, Message, Outcome, Plan, State, Step, StepId, Stop,
+    journal::Durability, runner::FaultInjector,
+};
+use rand_core::RngCore as _;
+use serde_json::json;
+use tokio::sync::watch;
+
+use crate::{
+    azure::{ArmClient, ArmError, Call, Credentials, Endpoints, Inventory, Kind, preflight},
+    config::{self, Config},
+    deployment::{Deployment, Parts, arm_failure},
+    environment::{Access, Environment, sha256},
+    http::HttpClient,
+    keys::ClusterKeys,
+    kubernetes::{CHART, MANAGEMENT, NODE},
+    plan::{self, ClusterSeen, Observed, Question},
+    recipe,
+    seam::World,
+    steps::{
+        Bound,
+        k0rdent::{CHART_NAMESPACE, MANAGEMENT_NAME, ManagementSeen, RELEASE},
+        k0s::NodeSeen,
+    },
+    task::{Phase, Task},
+    topology::{ClusterId, Topology, topology},
+    views::{self, Status},
+};
+
+/// The seed of the cluster's keys.
+const KEY_FILE: &str = "keys.json";
+/// The configuration as it was used.
+const CONFIG_FILE: &str = "k0rdent.yaml";
+
+/// How long looking at the world before a run may take.
+const LOOK_PATIENCE: Duration = Duration::from_secs(120);
+/// How long a cluster may take to answer before it counts as not answering.
+const CLUSTER_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Everything that a session needs from outside.
+#[derive(Clone)]
+pub struct Settings {
+    /// The environment's directory.
+    pub home: PathBuf,
+    /// Connections, clock, chance.
+    pub world: World,
+    /// Where Azure is.
+    pub endpoints: Endpoints,
+    /// Who we are there.
+    pub credentials: Credentials,
+    /// Who runs this.
+    pub holder: Holder,
+    /// Who owns what is created, unless the configuration says.
+    pub owner: String,
+    /// Where SSH may come from, unless the configuration says: the operator's own address.
+    pub own_address: Option<String>,
+    /// How hard the journal tries to survive a power cut.
+    pub durability: Durability,
+    /// Make files again even if they are right.
+    pub force_regenerate: bool,
+    /// The last phase that is wanted.
+    pub until: Phase,
+}
+
+/// How a run is watched and stopped.
+pub struct Watching<'run> {
+    /// Whether to go on.
+    pub stop: watch::Receiver<Stop>,
+    /// Sees every message.
+    pub listener: &'run (dyn Fn(&Message) + Send + Sync),
+    /// Faults to inject; none outside tests.
+    pub faults: Option<FaultInjector>,
+}
+
+/// Why a command of a session did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A file of the environment cannot be used.
+    #[error(transparent)]
+    File(#[from] io::Error),
+    /// A file of the environment makes no sense.
+    #[error("{}: {reason}", path.display())]
+    BadFile {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Steps failed, or the world said no before any step.
+    #[error("{}", .0.iter().map(|failure| failure.message.as_str()).collect::<Vec<_>>().join("\n"))]
+    Failed(Vec<Failure>),
+    /// Somebody asked the run to stop.
+    #[error("interrupted; everything done so far is recorded")]
+    Interrupted,
+    /// Something is left after a teardown.
+    #[error("{0}")]
+    Leftovers(String),
+    /// There is no cluster in this environment.
+    #[error("there is no cluster in {}", .0.display())]
+    NoCluster(PathBuf),
+}
+
+/// What a successful run did.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// How many steps had to run.
+    pub steps_run: usize,
+    /// Where the environment stands now.
+    pub status: Status,
+    /// Where a teardown left its evidence.
+    pub archive: Option<PathBuf>,
+}
+
+/// One environment.
+pub struct Session {
+    settings: Settings,
+    environment: Environment,
+}
+
+impl Session {
+    /// The environment that the settings name.
+    pub fn new(settings: Settings) -> Self {
+        let mut environment = Environment::new(&settings.home);
+        environment.force = settings.force_regenerate;
+        Self { settings, environment }
+    }
+
+    /// Brings the cluster up, or the rest of it.
+    pub async fn deploy(&self, config_text: &str, config: &Config, watching: Watching<'_>) -> Result<Finished, SessionError> {
+        let run = Run::begin(self, "deploy", Some((config_text, config)), watching).await?;
+        let observed = run.observe().await;
+        let recipe = recipe::deploy(&run.deployment.topology);
+        let plan = plan::deployment(&run.question(&observed), &recipe);
+        run.execute(&plan, &recipe).await
+    }
+
+    /// Takes the cluster down and proves that nothing is left.
+    pub async fn reset(&self, watching: Watching<'_>) -> Result<Finished, SessionError> {
+        if !Journal::file(&self.settings.home).exists() {
+            return Err(SessionError::NoCluster(self.settings.home.clone()));
+        }
+        let run = Run::begin(self, "reset", None, watching).await?;
+        let reached = run.reached();
+        let recipe = recipe::reset(&run.deployment.topology, reached);
+        let plan = plan::teardown(&run.question(&Observed::default()), &recipe);
+        let mut finished = run.execute(&plan, &recipe).await?;
+        finished.archive = Some(self.archive(&finished.status)?);
+        Ok(finished)
+    }
+
+    /// What `deploy` would do. Touches nothing.
+    pub async fn plan(&self, config: &Config) -> Result<(Plan, Topology), SessionError> {
+        let state = self.recorded()?.map(|(state, _)| state).unwrap_or_default();
+        let cluster = state.settled.get("cluster_id").and_then(|id| ClusterId::parse(id.as_str()?).ok());
+        let Some(cluster) = cluster else {
+            // The name is drawn by `deploy`; nothing of ours can exist before.
+            let topology = topology(config, &ClusterId::from_random(|| 23));
+            let plan = self.plan_for(config, &topology, &state, &Observed::default());
+            return Ok((plan, topology));
+        };
+        let parts = self.parts(config.clone(), &cluster, self.read_keys(&cluster)?).await?;
+        let deployment = Deployment::new(parts, 0);
+        let observed = observe(&deployment, &state, &self.environment).await;
+        let plan = self.plan_for(config, &deployment.topology, &state, &observed);
+        Ok((plan, deployment.topology))
+    }
+
+    fn plan_for(&self, config: &Config, topology: &Topology, recorded: &State, observed: &Observed) -> Plan {
+        let Settings { until, force_regenerate: force, .. } = self.settings;
+        let question = Question { config, topology, recorded, observed, until, force };
+        plan::deployment(&question, &recipe::deploy(topology))
+    }
+
+    /// What is recorded about the environment; `None` if there never was anything.
+    pub fn recorded(&self) -> Result<Option<(State, Vec<engine::Record>)>, SessionError> {
+        recorded(&self.settings.home)
+    }
+
+    /// A deployment to look at, with all clients, but no run: for `ssh`, `exec` and the like.
+    pub async fn look(&self) -> Result<Deployment, SessionError> {
+        let no_cluster = || SessionError::NoCluster(self.settings.home.clone());
+        let (state, _) = self.recorded()?.ok_or_else(no_cluster)?;
+        let cluster = cluster_id(&state).ok_or_else(no_cluster)?;
+        let config = self.used_config()?.ok_or_else(no_cluster)?;
+        let topology = topology(&config, &cluster);
+        let keys = self.read_keys(&cluster)?;
+        let deployment = Deployment::new(self.offline_parts(config, topology.clone(), keys), 0);
+        for node in 0..topology.nodes.len() {
+            let address = state.output(&Task::PublicAddress(node).id(&topology)).map(|output| output["public_address"].clone());
+            if let Some(address) = address.and_then(|address| address.as_str()?.parse().ok()) {
+                deployment.machine(node).set_address(address);
+            }
+        }
+        Ok(deployment)
+    }
+
+    /// The configuration with which the cluster was made.
+    pub fn used_config(&self) -> Result<Option<Config>, SessionError> {
+        used_config(&self.environment)
+    }
+
+    fn read_keys(&self, cluster: &ClusterId) -> Result<ClusterKeys, SessionError> {
+        let path = self.environment.path(KEY_FILE);
+        let text = self.environment.read(KEY_FILE)?.ok_or_else(|| SessionError::BadFile {
+            path: path.clone(),
+            reason: "it is missing, and without it no machine of the cluster can be reached; restore it from a backup, or delete the resource group in Azure and this directory".to_owned(),
+        })?;
+        ClusterKeys::from_file(&text, cluster).map_err(|reason| SessionError::BadFile { path, reason })
+    }
+
+    fn new_keys(&self, cluster: &ClusterId) -> Result<ClusterKeys, SessionError> {
+        let mut seed = [0; 32];
+        lock(&self.settings.world.random).fill_bytes(&mut seed);
+        let keys = ClusterKeys::new(cluster.clone(), seed);
+        self.environment.write(KEY_FILE, &keys.to_file(), Access::Secret)?;
+        Ok(keys)
+    }
+
+    fn arm(&self, config: &Config) -> Arc<ArmClient> {
+        let Settings { world, endpoints, credentials, .. } = &self.settings;
+        let subscription = config.azure.subscription_id.clone();
+        Arc::new(ArmClient::new(world, HttpClient::new(world), endpoints.clone(), credentials.clone(), subscription))
+    }
+
+    fn offline_parts(&self, config: Config, topology: Topology, keys: ClusterKeys) -> Parts {
+        let arm = self.arm(&config);
+        let from_config: Vec<String> = config.azure.ssh_allowed_from.iter().map(ToString::to_string).collect();
+        let own = self.settings.own_address.iter().cloned().collect();
+        Parts {
+            world: self.settings.world.clone(),
+            environment: self.environment.clone(),
+            topology,
+            keys,
+            owner: config.metadata.owner.clone().unwrap_or_else(|| self.settings.owner.clone()),
+            ssh_from: if from_config.is_empty() { own } else { from_config },
+            subscription: arm.subscription().unwrap_or_default().to_owned(),
+            arm,
+            inventory: Inventory::default(),
+            config,
+        }
+    }
+
+    /// The parts of a deployment, with a look at what exists in Azure.
+    async fn parts(&self, config: Config, cluster: &ClusterId, keys: ClusterKeys) -> Result<Parts, SessionError> {
+        let topology = topology(&config, cluster);
+        let mut parts = self.offline_parts(config, topology, keys);
+        let call = Call::within(LOOK_PATIENCE);
+        preflight::subscription(&parts.arm, call)
+            .await
+            .map_err(failed)?
+            .map_err(|finding| SessionError::Failed(vec![Failure::refused(finding.to_string())]))?;
+        parts.subscription = parts.arm.subscription().unwrap_or_default().to_owned();
+        let ids = crate::azure::Ids::new(&parts.subscription, &parts.topology.names.resource_group);
+        parts.inventory = Inventory::take(&parts.arm, &ids, call).await.map_err(failed)?;
+        Ok(parts)
+    }
+
+    fn archive(&self, status: &Status) -> Result<PathBuf, SessionError> {
+        let (state, records) = self.recorded()?.unwrap_or_default();
+        let cluster = cluster_id(&state).ok_or_else(|| SessionError::NoCluster(self.settings.home.clone()))?;
+        let config = self.environment.read(CONFIG_FILE)?.unwrap_or_default();
+        let files = [
+            ("deployment-state.yaml", views::state_yaml(&state, status)),
+            ("deployment-events.yaml", views::events_yaml(&records)),
+            (CONFIG_FILE, config),
+        ];
+        let files = files.each_ref().map(|(name, content)| (*name, content.as_str()));
+        Ok(self.environment.archive(&cluster, self.settings.world.clock.utc(), &files)?)
+    }
+}
+
+/// What is recorded in a directory; `None` if there never was anything.
+pub fn recorded(home: &std::path::Path) -> Result<Option<(State, Vec<engine::Record>)>, SessionError> {
+    let Some(journal) = Journal::open_to_read(home)? else { return Ok(None) };
+    let records = journal.after(0)?;
+    Ok(Some((State::of(&records), records)))
+}
+
+/// The configuration with which the cluster in a directory was made.
+pub fn used_config(environment: &Environment) -> Result<Option<Config>, SessionError> {
+    let Some(text) = environment.read(CONFIG_FILE)? else { return Ok(None) };
+    let bad = |problems: Vec<config::Problem>| SessionError::BadFile {
+        path: environment.path(CONFIG_FILE),
+        reason: problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+    };
+    config::load(&text).map(|loaded| Some(loaded.config)).map_err(bad)
+}
+
+/// Where the environment in a directory stands, from its own records.
+pub fn status_of(home: &std::path::Path) -> Result<Status, SessionError> {
+    let Some((state, _)) = recorded(home)? else { return Ok(views::status(&State::default(), None, None, false)) };
+    let config = used_config(&Environment::new(home))?;
+    let topology = config.as_ref().zip(cluster_id(&state)).map(|(config, cluster)| topology(config, &cluster));
+    Ok(views::status(&state, config.as_ref(), topology.as_ref(), Journal::is_held(home)))
+}
+
+/// The cluster that an environment's records name.
+pub fn cluster_id(state: &State) -> Option<ClusterId> {
+    state.settled.get("cluster_id").and_then(|id| ClusterId::parse(id.as_str()?).ok())
+}
+
+fn failed(error: ArmError) -> SessionError {
+    SessionError::Failed(vec![arm_failure(error)])
+}
+
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// One run of a session: it holds the journal.
+struct Run<'session> {
+    session: &'session Session,
+    journal: Journal,
+    state: State,
+    deployment: Arc<Deployment>,
+    watching: Watching<'session>,
+}
+
+impl<'session> Run<'session> {
+    /// Takes the lease, settles who the cluster is, and looks at what exists in Azure.
+    async fn begin(
+        session: &'session Session,
+        command: &str,
+        wanted: Option<(&str, &Config)>,
+        watching: Watching<'session>,
+    ) -> Result<Self, SessionError> {
+        let settings = &session.settings;
+        let clock = &settings.world.clock;
+        let holder = Holder { command: command.to_owned(), ..settings.holder.clone() };
+        let journal = Journal::open_to_write(&settings.home, &holder, settings.durability)?;
+        let records = journal.after(0)?;
+        let mut state = State::of(&records);
+        let mut append = |event: Event| -> Result<(), SessionError> {
+            let record = journal.append(clock.utc(), event)?;
+            state.apply(&record);
+            (watching.listener)(&Message::Recorded(Box::new(record)));
+            Ok(())
+        };
+        append(Event::RunStarted { command: command.to_owned(), holder })?;
+        let known = records.iter().rev().find_map(|record| match &record.event {
+            Event::Settled { key, value } if key == "cluster_id" => ClusterId::parse(value.as_str()?).ok(),
+            _ => None,
+        });
+        let (cluster, keys) = match known {
+            Some(cluster) => {
+                // The keys follow the name in the journal: a run that was killed in between has made nothing else yet.
+                let fresh = !records.iter().any(|record| matches!(record.event, Event::Planned { .. }));
+                let missing = session.environment.read(KEY_FILE)?.is_none();
+                let keys = if fresh && missing { session.new_keys(&cluster)? } else { session.read_keys(&cluster)? };
+                (cluster, keys)
+            }
+            None if wanted.is_none() => return Err(SessionError::NoCluster(settings.home.clone())),
+            None => {
+                let cluster = ClusterId::from_random(|| lock(&settings.world.random).next_u32());
+                append(Event::Settled { key: "cluster_id".to_owned(), value: json!(cluster.as_str()) })?;
+                let keys = session.new_keys(&cluster)?;
+                (cluster, keys)
+            }
+        };
+        let config = match wanted {
+            Some((text, config)) => {
+                session.environment.write(CONFIG_FILE, text, Access::Secret)?;
+                append(Event::Settled { key: "config_sha256".to_owned(), value: json!(sha256(text)) })?;
+                config.clone()
+            }
+            None => {
+                session.used_config()?.ok_or_else(|| SessionError::NoCluster(settings.home.clone()))?
+            }
+        };
+        let parts = session.parts(config, &cluster, keys).await?;
+        append(Event::Settled { key: "subscription_id".to_owned(), value: json!(parts.subscription) })?;
+        let deployment = Arc::new(Deployment::new(parts, journal.epoch()));
+        Ok(Self { session, journal, state, deployment, watching })
+    }
+
+    fn question<'a>(&'a self, observed: &'a Observed) -> Question<'a> {
+        let Settings { until, force_regenerate: force, .. } = self.session.settings;
+        let Deployment { config, topology, .. } = &*self.deployment;
+        Question { config, topology, recorded: &self.state, observed, until, force }
+    }
+
+    async fn observe(&self) -> Observed {
+        observe(&self.deployment, &self.state, &self.session.environment).await
+    }
+
+    /// How far the cluster ever got, as far as it matters for taking it down.
+    fn reached(&self) -> Option<Phase> {
+        self.deployment.inventory.group.as_ref()?;
+        let topology = &self.deployment.topology;
+        let leader = self.deployment.leader();
+        let done = |task: Task| self.state.steps.get(&task.id(topology)).is_some_and(|step| step.completed_with.is_some());
+        let begun = |task: Task| self.state.steps.get(&task.id(topology)).is_some_and(|step| step.started_at.is_some());
+        let machines = self.deployment.inventory.of(Kind::VirtualMachine).len() == topology.nodes.len();
+        match () {
+            () if !machines || !begun(Task::Binary(leader)) => None,
+            () if done(Task::Leader(leader)) && begun(Task::Chart) => Some(Phase::K0rdent),
+            () => Some(Phase::K0s),
+        }
+    }
+
+    async fn execute(self, plan: &Plan, recipe: &[recipe::Line]) -> Result<Finished, SessionError> {
+        let topology = &self.deployment.topology;
+        let steps: std::collections::BTreeMap<StepId, Box<dyn Step>> = recipe
+            .iter()
+            .map(|line| {
+                let bound = Bound { task: line.task, deployment: Arc::clone(&self.deployment) };
+                (line.task.id(topology), Box::new(bound) as Box<dyn Step>)
+            })
+            .collect();
+        let options = engine::Options {
+            clock: self.session.settings.world.clock.clone(),
+            stop: self.watching.stop.clone(),
+            listener: self.watching.listener,
+            faults: self.watching.faults.clone(),
+        };
+        let report = engine::run(plan, &steps, &self.journal, &options).await?;
+        drop(steps);
+        let status = self.export()?;
+        match report.outcome {
+            Outcome::Succeeded => Ok(Finished { steps_run: plan.to_run(), status, archive: None }),
+            Outcome::Interrupted => Err(SessionError::Interrupted),
+            Outcome::Failed => {
+                let evidence = Task::Evidence.id(&self.deployment.topology);
+                if let [(step, failure)] = report.failures.as_slice()
+                    && step.id == evidence
+                {
+                    return Err(SessionError::Leftovers(failure.message.clone()));
+                }
+                Err(SessionError::Failed(report.failures.into_iter().map(|(step, failure)| named(&step, failure)).collect()))
+            }
+        }
+    }
+
+    /// Writes the views that people and their tools read.
+    fn export(&self) -> Result<Status, SessionError> {
+        let records = self.journal.after(0)?;
+        let state = State::of(&records);
+        let Deployment { config, topology, .. } = &*self.deployment;
+        let status = views::status(&state, Some(config), Some(topology), false);
+        let environment = &self.session.environment;
+        environment.write("deployment-state.yaml", &views::state_yaml(&state, &status), Access::Secret)?;
+        environment.write("deployment-events.yaml", &views::events_yaml(&records), Access::Secret)?;
+        Ok(status)
+    }
+}
+
+/// The failure with the step that it belongs to, unless it names it already.
+fn named(step: &engine::PlannedStep, failure: Failure) -> Failure {
+    if failure.message.contains(&step.title) || failure.kind == FailureKind::Deadline {
+        return failure;
+    }
+    Failure { message: format!("{}: {}", step.title, failure.message), ..failure }
+}
+
+/// Looks at everything that the planner wants to know beyond Azure's inventory.
+async fn observe(deployment: &Deployment, state: &State, environment: &Environment) -> Observed {
+    let intact_files: BTreeSet<String> = state
+        .artifacts
+        .iter()
+        .filter(|(file, artifact)| {
+            environment.read(file).ok().flatten().is_some_and(|content| sha256(&content) == artifact.sha256)
+        })
+        .map(|(file, _)| file.clone())
+        .collect();
+    let topology = &deployment.topology;
+    let leader = deployment.leader();
+    let expected = state.steps.get(&Task::Leader(leader).id(topology)).is_some_and(|step| step.completed_with.is_some())
+        && deployment.inventory.find(Kind::VirtualMachine, &deployment.node(leader).name).is_some();
+    let cluster = if expected {
+        // A cluster that does not answer is a finding for the plan, not an error of looking.
+        tokio::time::timeout(CLUSTER_PATIENCE, observe_cluster(deployment)).await.ok().and_then(Result::ok)
+    } else {
+        None
+    };
+    Observed { inventory: deployment.inventory.clone(), cluster, intact_files }
+}
+
+/// Three requests: nodes, chart, Management.
+pub async fn observe_cluster(deployment: &Deployment) -> Result<ClusterSeen, Failure> {
+    let kubernetes = deployment.kubernetes().await?;
+    let failure = crate::deployment::kubernetes_failure;
+    let (nodes, chart, management) = futures::try_join!(
+        kubernetes.list(NODE, None),
+        kubernetes.get(CHART, Some(CHART_NAMESPACE), RELEASE),
+        kubernetes.get(MANAGEMENT, None, MANAGEMENT_NAME),
+    )
+    .map_err(failure)?;
+    Ok(ClusterSeen {
+        nodes: nodes.iter().map(|(name, node)| (name.clone(), NodeSeen::of(node))).collect(),
+        chart: chart.is_some_and(|chart| chart.data["status"]["releaseName"].is_string()),
+        management: management.as_ref().map(ManagementSeen::of),
+    })
+}

@@ -1,0 +1,62 @@
+//! What each step does. One function a step: look, change what is missing, and return when it was seen to hold.
+
+pub mod k0s;
+pub mod k0rdent;
+mod machine;
+mod network;
+mod prepare;
+mod teardown;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use engine::{Context, Done, Failure, Step};
+
+use crate::{deployment::Deployment, task::Task};
+
+/// A task with everything that it needs.
+pub struct Bound {
+    /// The task.
+    pub task: Task,
+    /// What it works on.
+    pub deployment: Arc<Deployment>,
+}
+
+#[async_trait]
+impl Step for Bound {
+    async fn ensure(&self, context: &Context<'_>) -> Result<Done, Failure> {
+        let deployment = &*self.deployment;
+        match self.task {
+            Task::Documents => prepare::documents(deployment, context).await,
+            Task::Preflight => prepare::preflight(deployment, context).await,
+            Task::ResourceGroup => network::resource_group(deployment, context).await,
+            Task::SshKey => network::ssh_key(deployment, context).await,
+            Task::SecurityGroup => network::security_group(deployment, context).await,
+            Task::VirtualNetwork => network::virtual_network(deployment, context).await,
+            Task::PublicAddress(node) => network::public_address(deployment, context, node).await,
+            Task::Interface(node) => network::interface(deployment, context, node).await,
+            Task::Machine(node) => machine::create(deployment, context, node).await,
+            Task::Provisioned(node) => machine::provisioned(deployment, context, node).await,
+            Task::Ready(node) => machine::ready(deployment, context, node).await,
+            Task::MeshMember(node) => machine::mesh_member(deployment, context, node).await,
+            Task::MeshOperator => prepare::mesh_operator(deployment, context).await,
+            Task::Binary(node) => k0s::binary(deployment, context, node).await,
+            Task::Leader(node) => k0s::leader(deployment, context, node).await,
+            Task::Controller(node) => k0s::controller(deployment, context, node).await,
+            Task::Worker(node) => k0s::worker(deployment, context, node).await,
+            Task::NodesReady => k0s::nodes_ready(deployment, context).await,
+            Task::Tokens => k0s::revoke_tokens(deployment, context).await,
+            Task::Kubeconfig => k0s::kubeconfig(deployment, context).await,
+            Task::K0sctl => k0s::k0sctl(deployment, context).await,
+            Task::HomeKubeconfig(node) => k0s::home_kubeconfig(deployment, context, node).await,
+            Task::Chart => k0rdent::chart(deployment, context).await,
+            Task::Management => k0rdent::management(deployment, context).await,
+            Task::DeleteManagement => teardown::management(deployment, context).await,
+            Task::DeleteChart => teardown::chart(deployment, context).await,
+            Task::DeleteNamespace => teardown::namespace(deployment, context).await,
+            Task::ResetMachine(node) => teardown::reset_machine(deployment, context, node).await,
+            Task::DeleteResourceGroup => teardown::resource_group(deployment, context).await,
+            Task::Evidence => teardown::evidence(deployment, context).await,
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The resource group and the network in it.
+
+use engine::{Context, Done, Failure};
+use serde_json::{Value, json};
+
+use crate::{
+    azure::{Call, Kind, Priority, Tags, inventory, resources},
+    deployment::{Deployment, arm_failure},
+    topology::Role,
+};
+
+fn call(context: &Context<'_>, priority: Priority) -> Call {
+    Call::within(context.step().deadline).with_priority(priority)
+}
+
+/// Controllers first: everything waits for them.
+pub(super) fn priority(deployment: &Deployment, base: Priority, node: usize) -> Priority {
+    if deployment.node(node).role == Role::Worker { base.worker() } else { base }
+}
+
+/// The tags of a resource, of a node's if there is one.
+pub(super) fn tags(deployment: &Deployment, node: Option<usize>) -> Tags {
+    let node = node.map(|node| deployment.node(node));
+    let node = node.map(|node| (node.name.as_str(), node.role.name()));
+    resources::resource_tags(deployment.topology.cluster_id.as_str(), deployment.epoch, node)
+}
+
+/// The group that holds everything. One that is not ours is left alone.
+pub(super) async fn resource_group(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
+    let cluster = deployment.topology.cluster_id.as_str();
+    let group = &deployment.topology.names.resource_group;
+    if let Some(existing) = &deployment.inventory.group {
+        if inventory::tag(existing, resources::TAG_CLUSTER) != Some(cluster) {
+            return Err(Failure::refused(format!("resource group {group} exists and is not ours (no tag {}={cluster})", resources::TAG_CLUSTER))
+                .advise("Rename or delete it, or start a new environment in another directory (`--home`)."));
+        }
+        return Ok(Done::seen("it exists"));
+    }
+    let created = deployment.world.clock.utc().replace_nanosecond(0).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    let created = created.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
+    let body = resources::resource_group(
+        &deployment.config.azure.location,
+        &resources::group_tags(cluster, &deployment.owner, &created),
+    );
+    let intent = context.intend(format!("create resource group {group}")).await?;
+    let path = deployment.azure.ids.group();
+    deployment.azure.arm.put(&path, &body, call(context, Priority::FOUNDATION)).await.map_err(arm_failure)?;
+    context.effected(intent).await?;
+    Ok(Done::seen("created"))
+}
+
+/// Creates one resource unless it exists, and waits until Azure calls it ready.
+async fn ensure(
+    deployment: &Deployment,
+    context: &Context<'_>,
+    kind: Kind,
+    name: &str,
+    body: impl FnOnce() -> Value,
+    priority: Priority,
+) -> Result<Value, Failure> {
+    let call = call(context, priority);
+    let evidence = |text: &str| context.waiting(format!("Azure calls {name} ready"), text);
+    let state = deployment.inventory.find(kind, name).map(|found| (found, inventory::provisioning_state(found)));
+    match state {
+        Some((found, None | Some("Succeeded"))) => Ok(found.clone()),
+        Some((_, Some("Creating" | "Updating"))) => {
+            deployment.azure.watch.settled(kind, name, call, &evidence).await.map_err(arm_failure)
+        }
+        _ => {
+            let intent = context.intend(format!("create {}", context.step().title)).await?;
+            let created = deployment.azure.watch.put(kind, name, &body(), call, &evidence).await.map_err(arm_failure)?;
+            context.effected(intent).await?;
+            Ok(created)
+        }
+    }
+}
+
+/// The key's public half, where people look for it.
+pub(super) async fn ssh_key(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
+    let body = || {
+        let key = crate::keys::openssh_public(&deployment.keys.ssh_user());
+        resources::ssh_key(&deployment.config.azure.location, &tags(deployment, None), &key)
+    };
+    ensure(deployment, context, Kind::SshKey, &deployment.topology.names.ssh_key, body, Priority::BACKGROUND).await?;
+    Ok(Done::seen("it exists"))
+}
+
+/// The rules: the mesh from anywhere, SSH from the operator.
+pub(super) async fn security_group(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
+    let body = || {
+        resources::network_security_group(
+            &deployment.config.azure.location,
+            &tags(deployment, None),
+            deployment.topology.mesh_port,
+            &deployment.ssh_from,
+        )
+    };
+    let name = &deployment.topology.names.nsg;
+    ensure(deployment, context, Kind::NetworkSecurityGroup, name, body, Priority::FOUNDATION).await?;
+    let from = if deployment.ssh_from.is_empty() { "nowhere".to_owned() } else { deployment.ssh_from.join(", ") };
+    Ok(Done::seen(format!("mesh on UDP {}, SSH from {from}", deployment.topology.mesh_port)))
+}
+
+/// The network, its subnet guarded by the rules.
+pub(super) async fn virtual_network(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
+    let names = &deployment.topology.names;
+    let network = &deployment.config.network;
+    let body = || {
+        resources::virtual_network(
+            &deployment.config.azure.location,
+            &tags(deployment, None),
+            &network.vnet_prefix.to_string(),
+            (&names.subnet, &network.subnet_prefix.to_string()),
+            &deployment.azure.ids.of(Kind::NetworkSecurityGroup, &names.nsg),
+        )
+    };
+    ensure(deployment, context, Kind::VirtualNetwork, &names.vnet, body, Priority::FOUNDATION).await?;
+    Ok(Done::seen(network.vnet_prefix.to_string()))
+}
+
+/// A machine's address on the internet. It spans the zones, so that the machine may move between them.
+pub(super) async fn public_address(
+    deployment: &Deployment,
+    context: &Context<'_>,
+    node: usize,
+) -> Result<Done, Failure> {
+    let name = deployment.node(node).public_ip_name();
+    let body = || resources::public_ip(&deployment.config.azure.location, &tags(deployment, Some(node)));
+    let priority = priority(deployment, Priority::PUBLIC_IP, node);
+    let created = ensure(deployment, context, Kind::PublicIp, &name, body, priority).await?;
+    let address = inventory::ip_address(&created)
+        .and_then(|address| address.parse().ok())
+        .ok_or_else(|| Failure::new(format!("public address {name} is ready and has no address")))?;
+    deployment.machine(node).set_address(address);
+    Ok(Done::seen(address.to_string()).with(json!({"public_address": address})))
+}
+
+/// A machine's network interface.
+pub(super) async fn interface(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<Done, Failure> {
+    let planned = deployment.node(node);
+    let ids = &deployment.azure.ids;
+    let names = &deployment.topology.names;
+    let body = || {
+        resources::network_interface(
+            &deployment.config.azure.location,
+            &tags(deployment, Some(node)),
+            &ids.subnet(&names.vnet, &names.subnet),
+            planned.private_address,
+            &ids.of(Kind::PublicIp, &planned.public_ip_name()),
+        )
+    };
+    let priority = priority(deployment, Priority::NETWORK_INTERFACE, node);
+    ensure(deployment, context, Kind::NetworkInterface, &planned.network_interface_name(), body, priority).await?;
+    Ok(Done::seen(planned.private_address.to_string()))
+}

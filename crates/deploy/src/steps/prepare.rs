@@ -1,0 +1,116 @@
+//! Files of our own, and a look at whether Azure will let us.
+
+use engine::{Context, Done, Failure};
+use serde_json::json;
+
+use crate::{
+    azure::{Call, Demand, NodeDemand, Severity, preflight as azure_preflight},
+    cloud_init,
+    deployment::{Deployment, arm_failure},
+    environment::Access,
+    keys::{openssh_private, openssh_public},
+};
+
+/// The SSH key, the known hosts' keys and one cloud-init document a machine.
+pub(super) async fn documents(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
+    let Deployment { environment, config, topology, keys, mesh, .. } = deployment;
+    let user_key = keys.ssh_user();
+    let key_file = deployment.ssh_key_file();
+    environment.artifact(context, &key_file, openssh_private(&user_key).expose(), Access::Secret)?;
+    let public = format!("{}\n", openssh_public(&user_key));
+    environment.artifact(context, &format!("{key_file}.pub"), &public, Access::Public)?;
+    for node in &topology.nodes {
+        let document = cloud_init::document(config, topology, keys, *mesh, node);
+        if document.expose().len() > cloud_init::BYTES_LIMIT {
+            return Err(Failure::refused(format!(
+                "the cloud-init document of {} has {} bytes; Azure takes {} at most",
+                node.name,
+                document.expose().len(),
+                cloud_init::BYTES_LIMIT
+            )));
+        }
+        let file = format!("cloud-init-yaml/{}-cloud-init.yaml", node.name);
+        environment.artifact(context, &file, document.expose(), Access::Secret)?;
+    }
+    Ok(Done::seen(format!("{} documents", topology.nodes.len())))
+}
+
+/// Everything that Azure can be asked before the first write.
+pub(super) async fn preflight(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
+    let call = Call::within(context.step().deadline);
+    context.waiting("Azure's answers about permissions, sizes, quota and images", "");
+    let demand = demand(deployment);
+    let arm = &deployment.azure.arm;
+    let report = azure_preflight::preflight(arm, &demand, call).await.map_err(arm_failure)?;
+    let errors: Vec<_> = report.findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
+    for finding in report.findings.iter().filter(|finding| finding.severity != Severity::Error) {
+        context.note(finding.to_string())?;
+    }
+    if errors.is_empty() {
+        let evidence = |text: &str| context.waiting("resource providers are registered", text);
+        for namespace in &report.facts.unregistered {
+            let intent = context.intend(format!("register resource provider {namespace}")).await?;
+            let subscription = &deployment.azure.ids.subscription;
+            azure_preflight::register(arm, subscription, namespace, call, &evidence).await.map_err(arm_failure)?;
+            context.effected(intent).await?;
+        }
+        return Ok(Done::seen(format!("{} machines fit", deployment.topology.nodes.len())));
+    }
+    let messages: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    Err(Failure::refused(format!("Azure will not let us; nothing was created:\n{}", messages.join("\n"))))
+}
+
+/// What the machines that do not exist yet will need.
+fn demand(deployment: &Deployment) -> Demand {
+    let config = &deployment.config;
+    let mut nodes: Vec<NodeDemand> = Vec::new();
+    for node in &deployment.topology.nodes {
+        if deployment.inventory.find(crate::azure::Kind::VirtualMachine, &node.name).is_some() {
+            continue;
+        }
+        match nodes.iter_mut().find(|demand| demand.size == node.size && demand.zones == node.allowed_zones) {
+            Some(demand) => demand.count += 1,
+            None => nodes.push(NodeDemand { size: node.size.clone(), count: 1, zones: node.allowed_zones.clone() }),
+        }
+    }
+    Demand {
+        location: config.azure.location.clone(),
+        spot: config.azure.vm_priority == crate::config::VmPriority::Spot,
+        nodes,
+        image: config.azure.vm_image.to_string(),
+    }
+}
+
+/// The operator's side of the mesh, and what OpenSSH needs to reach the machines.
+pub(super) async fn mesh_operator(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
+    let Deployment { environment, topology, keys, mesh, config, .. } = deployment;
+    let address = |name: &str| {
+        let position = topology.nodes.iter().position(|node| node.name == name).unwrap_or_default();
+        deployment.machine(position).address().map(|address| address.to_string()).unwrap_or_default()
+    };
+    let file = format!("wireguard/{}.conf", mesh.operator_interface(topology));
+    let operator = mesh.operator_config(topology, keys, |node| address(&node.name));
+    environment.artifact(context, &file, operator.expose(), Access::Secret)?;
+    let (mut known_hosts, mut ssh_config) = (String::new(), String::new());
+    for node in &topology.nodes {
+        let key = openssh_public(&keys.ssh_host(&node.name));
+        let key = key.split(' ').take(2).collect::<Vec<_>>().join(" ");
+        known_hosts += &format!("{},{} {key}\n", node.name, address(&node.name));
+        ssh_config += &format!(
+            "Host {}\n  HostName {}\n  HostKeyAlias {}\n  User {}\n  IdentityFile {}\n  IdentitiesOnly yes\n  UserKnownHostsFile {}\n  StrictHostKeyChecking yes\n\n",
+            node.name,
+            address(&node.name),
+            node.name,
+            config.ssh.username,
+            absolute(&environment.path(&deployment.ssh_key_file())),
+            absolute(&environment.path("ssh/known_hosts")),
+        );
+    }
+    environment.artifact(context, "ssh/known_hosts", &known_hosts, Access::Public)?;
+    environment.artifact(context, "ssh/config", &ssh_config, Access::Public)?;
+    Ok(Done::seen(file.clone()).with(json!({"file": file})))
+}
+
+fn absolute(path: &std::path::Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+}

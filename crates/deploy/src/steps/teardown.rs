@@ -1,0 +1,142 @@
+//! Taking it down: k0rdent in its own order, k0s, the resource group, and the proof that nothing is left.
+
+use std::{ops::ControlFlow, time::Duration};
+
+use engine::{Context, Done, Failure, Intent};
+use serde_json::json;
+
+use super::{
+    k0rdent::{CHART_NAMESPACE, MANAGEMENT_NAME, RELEASE},
+    k0s::refused,
+};
+use crate::{
+    azure::{Call, inventory, resources},
+    deployment::{Deployment, arm_failure, ssh_failure},
+    k0s::{BINARY, CONFIG, TOKEN, unit},
+    kubernetes::{CHART, CLUSTER_DEPLOYMENT, Kind, MANAGEMENT, NAMESPACE},
+};
+
+/// Deletes an object and waits until it is gone.
+async fn delete(
+    deployment: &Deployment,
+    context: &Context<'_>,
+    kind: Kind,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<Done, Failure> {
+    let kubernetes = deployment.kubernetes().await?;
+    if kubernetes.get(kind, namespace, name).await.map_err(refused)?.is_none() {
+        return Ok(Done::seen("it does not exist"));
+    }
+    let intent: Intent = context.intend(format!("delete {} {name}", kind.kind)).await?;
+    kubernetes.delete(&intent, kind, namespace, name).await.map_err(refused)?;
+    context.effected(intent).await?;
+    let look = |objects: &std::collections::BTreeMap<String, kube::api::DynamicObject>| match objects.get(name) {
+        None => ControlFlow::Break(()),
+        Some(object) => {
+            let finalizers = object.metadata.finalizers.clone().unwrap_or_default().join(", ");
+            context.waiting(format!("{} {name} is gone", kind.kind), format!("finalizers: {finalizers}"));
+            ControlFlow::Continue(())
+        }
+    };
+    let trouble = |error: &crate::kubernetes::KubernetesError| context.waiting("the Kubernetes API answers", error.to_string());
+    kubernetes.follow(kind, namespace, Some(name), look, trouble).await.map_err(refused)?;
+    Ok(Done::seen("it is gone"))
+}
+
+/// The Management object: refused while child clusters exist, because their machines would outlive their manager.
+pub(super) async fn management(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
+    let children = deployment.kubernetes().await?.list(CLUSTER_DEPLOYMENT, None).await.map_err(refused)?;
+    if !children.is_empty() {
+        let names: Vec<&str> = children.keys().map(String::as_str).collect();
+        return Err(Failure::refused(format!("child clusters exist: {}", names.join(", "))).advise(
+            "Their machines would outlive their manager. Delete them first: `k0rdentctl exec -- kubectl delete clusterdeployments --all --all-namespaces`, then `k0rdentctl reset`.",
+        ));
+    }
+    delete(deployment, context, MANAGEMENT, None, MANAGEMENT_NAME).await
+}
+
+/// The chart: its object's deletion makes k0s uninstall it.
+pub(super) async fn chart(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
+    delete(deployment, context, CHART, Some(CHART_NAMESPACE), RELEASE).await
+}
+
+/// The namespace.
+pub(super) async fn namespace(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
+    delete(deployment, context, NAMESPACE, None, &deployment.config.software.k0rdent.namespace).await
+}
+
+/// k0s on one machine: stopped, reset, and its files removed.
+pub(super) async fn reset_machine(
+    deployment: &Deployment,
+    context: &Context<'_>,
+    node: usize,
+) -> Result<Done, Failure> {
+    let planned = deployment.node(node);
+    let remote = deployment.remote(node).await?;
+    let patience = Duration::from_secs(300);
+    if remote.try_run(&format!("test -x {BINARY}"), None, patience).await.map_err(ssh_failure)?.code != 0 {
+        return Ok(Done::seen("k0s is not there"));
+    }
+    let intent = context.intend(format!("reset k0s on {}", planned.name)).await?;
+    context.waiting(format!("k0s is reset on {}", planned.name), "");
+    if planned.role == crate::topology::Role::Controller && !planned.leader {
+        // Best effort: a member that cannot leave any more is gone with its machine.
+        let leave = format!("sudo {BINARY} etcd leave --peer-address={}", planned.private_address);
+        remote.try_run(&leave, None, patience).await.map_err(ssh_failure)?;
+    }
+    remote.try_run(&format!("sudo systemctl stop {}", unit(planned)), None, patience).await.map_err(ssh_failure)?;
+    remote.run_with(&format!("sudo {BINARY} reset"), None, patience).await.map_err(ssh_failure)?;
+    remote.run(&format!("sudo rm -rf -- {CONFIG} {TOKEN} {BINARY}")).await.map_err(ssh_failure)?;
+    context.effected(intent).await?;
+    remote.disconnect().await;
+    Ok(Done::seen("k0s is gone"))
+}
+
+/// The resource group with everything in it, waited for until it is gone.
+pub(super) async fn resource_group(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
+    let call = Call::within(context.step().deadline);
+    let cluster = deployment.topology.cluster_id.as_str();
+    let group = &deployment.topology.names.resource_group;
+    let Some(existing) = &deployment.inventory.group else { return Ok(Done::seen("it does not exist")) };
+    if inventory::tag(existing, resources::TAG_CLUSTER) != Some(cluster) {
+        return Err(Failure::refused(format!("resource group {group} is not ours (no tag {}={cluster}); it is left alone", resources::TAG_CLUSTER)));
+    }
+    let mut operation = None;
+    if !deployment.inventory.is_deleting() {
+        let intent = context.intend(format!("delete resource group {group} with everything in it")).await?;
+        let path = format!(
+            "{}?forceDeletionTypes=Microsoft.Compute/virtualMachines",
+            deployment.azure.ids.group()
+        );
+        let answer = deployment.azure.arm.delete(&path, call).await.map_err(arm_failure)?;
+        operation = answer.location;
+        context.effected(intent).await?;
+    }
+    let evidence = |text: &str| context.waiting(format!("resource group {group} is gone"), text);
+    deployment.azure.watch.gone(operation.as_deref(), call, &evidence).await.map_err(arm_failure)?;
+    Ok(Done::seen("it is gone"))
+}
+
+/// Looks, by tag and by name, whether anything is left in the subscription. Listings lag behind deletions by minutes,
+/// so what they still show is looked at again until the deadline.
+pub(super) async fn evidence(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
+    let cluster = deployment.topology.cluster_id.as_str();
+    let call = Call::within(context.step().deadline);
+    let deadline = call.deadline - Duration::from_secs(10);
+    loop {
+        let left = crate::leftovers::look(&deployment.azure.arm, &deployment.azure.ids.subscription, cluster, call)
+            .await
+            .map_err(arm_failure)?;
+        if left.is_empty() {
+            return Ok(Done::seen("0 left").with(json!({"leftovers": []})));
+        }
+        let names: Vec<&str> = left.iter().map(|left| left.id.as_str()).collect();
+        if tokio::time::Instant::now() >= deadline {
+            return Err(Failure::new(format!("{} left: {}", left.len(), names.join(", ")))
+                .advise("Run `k0rdentctl reset` again; it deletes what is left."));
+        }
+        context.waiting("Azure lists nothing of this cluster", format!("{} left: {}", left.len(), names[0]));
+        engine::pause(Duration::from_secs(2)).await;
+    }
+}

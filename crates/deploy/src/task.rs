@@ -1,0 +1,298 @@
+//! Every step that this program knows, by name: its phase, its title, how long it usually takes and may take.
+//!
+//! What a step does is in [`crate::steps`]; which steps make up a command is in [`crate::recipe`].
+
+use std::time::Duration;
+
+use engine::StepId;
+use serde::{Deserialize, Serialize};
+
+use crate::{config::Config, topology::Topology};
+
+/// The stations of the road, as people see them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Keys, documents, and a look at whether Azure will let us.
+    Prepare,
+    /// The resource group and the network.
+    Infrastructure,
+    /// Machines that boot and finish cloud-init.
+    Machines,
+    /// The encrypted mesh.
+    Mesh,
+    /// Kubernetes.
+    K0s,
+    /// k0rdent itself.
+    K0rdent,
+    /// Taking it all down again.
+    Teardown,
+}
+
+impl Phase {
+    /// The phases of a deployment, in order.
+    pub const DEPLOY: [Self; 6] =
+        [Self::Prepare, Self::Infrastructure, Self::Machines, Self::Mesh, Self::K0s, Self::K0rdent];
+
+    /// Its name in files and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Infrastructure => "infrastructure",
+            Self::Machines => "machines",
+            Self::Mesh => "mesh",
+            Self::K0s => "k0s",
+            Self::K0rdent => "k0rdent",
+            Self::Teardown => "teardown",
+        }
+    }
+
+    /// What the environment is called when this phase, and all before it, are complete.
+    pub const fn reached(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepared",
+            Self::Infrastructure => "infrastructure_ready",
+            Self::Machines => "vms_ready",
+            Self::Mesh => "mesh_ready",
+            Self::K0s => "k0s_deployed",
+            Self::K0rdent => "k0rdent_deployed",
+            Self::Teardown => "none",
+        }
+    }
+}
+
+/// A step. Numbers are positions in [`Topology::nodes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Task {
+    /// Write the keys' files and the cloud-init documents.
+    Documents,
+    /// Ask Azure whether it will let us, before the first write.
+    Preflight,
+    /// The resource group.
+    ResourceGroup,
+    /// The SSH key in Azure.
+    SshKey,
+    /// The network security group with its rules.
+    SecurityGroup,
+    /// The virtual network with its subnet.
+    VirtualNetwork,
+    /// A machine's public address.
+    PublicAddress(usize),
+    /// A machine's network interface.
+    Interface(usize),
+    /// A machine, accepted by Azure.
+    Machine(usize),
+    /// A machine, provisioned according to Azure; moved to another zone if there is no capacity.
+    Provisioned(usize),
+    /// A machine that answers SSH with its own host key and has finished cloud-init.
+    Ready(usize),
+    /// A machine's place in the mesh.
+    MeshMember(usize),
+    /// The operator's configuration for the mesh.
+    MeshOperator,
+    /// The k0s binary on a machine.
+    Binary(usize),
+    /// The first controller.
+    Leader(usize),
+    /// A further controller.
+    Controller(usize),
+    /// A worker.
+    Worker(usize),
+    /// All nodes Ready.
+    NodesReady,
+    /// No join token is left.
+    Tokens,
+    /// The kubeconfig on this computer.
+    Kubeconfig,
+    /// The file for k0sctl's users.
+    K0sctl,
+    /// The kubeconfig in the user's home on a machine.
+    HomeKubeconfig(usize),
+    /// The kcm chart.
+    Chart,
+    /// The Management object, ready and of the wanted release.
+    Management,
+    /// Delete the Management object and wait for its controllers to clear up.
+    DeleteManagement,
+    /// Delete the kcm chart.
+    DeleteChart,
+    /// Delete k0rdent's namespace.
+    DeleteNamespace,
+    /// Reset k0s on a machine.
+    ResetMachine(usize),
+    /// Delete the resource group and wait until it is gone.
+    DeleteResourceGroup,
+    /// Look whether anything is left.
+    Evidence,
+}
+
+impl Task {
+    /// The node that this is about.
+    pub fn node(self) -> Option<usize> {
+        match self {
+            Self::PublicAddress(node)
+            | Self::Interface(node)
+            | Self::Machine(node)
+            | Self::Provisioned(node)
+            | Self::Ready(node)
+            | Self::MeshMember(node)
+            | Self::Binary(node)
+            | Self::Leader(node)
+            | Self::Controller(node)
+            | Self::Worker(node)
+            | Self::HomeKubeconfig(node)
+            | Self::ResetMachine(node) => Some(node),
+            _ => None,
+        }
+    }
+
+    /// The phase under which it is shown.
+    pub fn phase(self) -> Phase {
+        match self {
+            Self::Documents | Self::Preflight => Phase::Prepare,
+            Self::ResourceGroup | Self::SshKey | Self::SecurityGroup | Self::VirtualNetwork => Phase::Infrastructure,
+            Self::PublicAddress(_) | Self::Interface(_) => Phase::Infrastructure,
+            Self::Machine(_) | Self::Provisioned(_) | Self::Ready(_) => Phase::Machines,
+            Self::MeshMember(_) | Self::MeshOperator => Phase::Mesh,
+            Self::Binary(_) | Self::Leader(_) | Self::Controller(_) | Self::Worker(_) => Phase::K0s,
+            Self::NodesReady | Self::Tokens | Self::Kubeconfig | Self::K0sctl | Self::HomeKubeconfig(_) => Phase::K0s,
+            Self::Chart | Self::Management => Phase::K0rdent,
+            Self::DeleteManagement
+            | Self::DeleteChart
+            | Self::DeleteNamespace
+            | Self::ResetMachine(_)
+            | Self::DeleteResourceGroup
+            | Self::Evidence => Phase::Teardown,
+        }
+    }
+
+    /// The last part of its name.
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Documents => "documents",
+            Self::Preflight => "preflight",
+            Self::ResourceGroup => "resource-group",
+            Self::SshKey => "ssh-key",
+            Self::SecurityGroup => "security-group",
+            Self::VirtualNetwork => "virtual-network",
+            Self::PublicAddress(_) => "public-address",
+            Self::Interface(_) => "interface",
+            Self::Machine(_) => "create",
+            Self::Provisioned(_) => "provisioned",
+            Self::Ready(_) => "ready",
+            Self::MeshMember(_) => "member",
+            Self::MeshOperator => "operator",
+            Self::Binary(_) => "binary",
+            Self::Leader(_) => "first-controller",
+            Self::Controller(_) => "controller",
+            Self::Worker(_) => "worker",
+            Self::NodesReady => "nodes-ready",
+            Self::Tokens => "tokens",
+            Self::Kubeconfig => "kubeconfig",
+            Self::K0sctl => "k0sctl",
+            Self::HomeKubeconfig(_) => "home-kubeconfig",
+            Self::Chart => "chart",
+            Self::Management => "management",
+            Self::DeleteManagement => "management",
+            Self::DeleteChart => "chart",
+            Self::DeleteNamespace => "namespace",
+            Self::ResetMachine(_) => "k0s",
+            Self::DeleteResourceGroup => "resource-group",
+            Self::Evidence => "evidence",
+        }
+    }
+
+    /// Its name for ever: `machines/k0s-worker-1/create`.
+    pub fn id(self, topology: &Topology) -> StepId {
+        let phase = self.phase().name();
+        match self.node() {
+            Some(node) => StepId::new(format!("{phase}/{}/{}", topology.nodes[node].name, self.verb())),
+            None => StepId::new(format!("{phase}/{}", self.verb())),
+        }
+    }
+
+    /// What it is about, for people.
+    pub fn title(self, config: &Config, topology: &Topology) -> String {
+        let names = &topology.names;
+        let node = self.node().map_or("", |node| &topology.nodes[node].name);
+        match self {
+            Self::Documents => "keys and cloud-init documents".to_owned(),
+            Self::Preflight => format!("preflight: will Azure let us in {}", config.azure.location),
+            Self::ResourceGroup => format!("resource group {}", names.resource_group),
+            Self::SshKey => format!("SSH key {}", names.ssh_key),
+            Self::SecurityGroup => format!("network security group {}", names.nsg),
+            Self::VirtualNetwork => format!("virtual network {}", names.vnet),
+            Self::PublicAddress(_) => format!("public address of {node}"),
+            Self::Interface(_) => format!("network interface of {node}"),
+            Self::Machine(_) => format!("virtual machine {node}"),
+            Self::Provisioned(_) => format!("provisioning of {node}"),
+            Self::Ready(_) => format!("SSH and cloud-init on {node}"),
+            Self::MeshMember(_) => format!("WireGuard on {node}"),
+            Self::MeshOperator => "the operator's WireGuard configuration".to_owned(),
+            Self::Binary(_) => format!("k0s {} on {node}", config.software.k0s.version),
+            Self::Leader(_) => format!("first controller {node}"),
+            Self::Controller(_) => format!("controller {node} joins"),
+            Self::Worker(_) => format!("worker {node} joins"),
+            Self::NodesReady => "all nodes Ready".to_owned(),
+            Self::Tokens => "join tokens revoked".to_owned(),
+            Self::Kubeconfig => "kubeconfig".to_owned(),
+            Self::K0sctl => "k0sctl configuration".to_owned(),
+            Self::HomeKubeconfig(_) => format!("kubeconfig on {node}"),
+            Self::Chart => format!("k0rdent chart {}", config.software.k0rdent.version),
+            Self::Management => "k0rdent Management".to_owned(),
+            Self::DeleteManagement => "k0rdent Management deleted".to_owned(),
+            Self::DeleteChart => "k0rdent chart uninstalled".to_owned(),
+            Self::DeleteNamespace => format!("namespace {} deleted", config.software.k0rdent.namespace),
+            Self::ResetMachine(_) => format!("k0s reset on {node}"),
+            Self::DeleteResourceGroup => format!("resource group {} deleted", names.resource_group),
+            Self::Evidence => "nothing is left".to_owned(),
+        }
+    }
+
+    /// How long it usually takes: medians of what was seen on Azure, else experience.
+    pub fn usual(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Documents | Self::MeshOperator | Self::Kubeconfig | Self::K0sctl | Self::Tokens => 1,
+            Self::Preflight | Self::ResourceGroup | Self::SshKey | Self::Machine(_) => 2,
+            Self::SecurityGroup | Self::Interface(_) => 3,
+            Self::VirtualNetwork | Self::PublicAddress(_) => 4,
+            Self::Provisioned(_) => 50,
+            Self::Ready(_) => 80,
+            Self::MeshMember(_) | Self::HomeKubeconfig(_) => 2,
+            Self::Binary(_) => 6,
+            Self::Leader(_) => 35,
+            Self::Controller(_) | Self::Worker(_) => 30,
+            Self::NodesReady => 5,
+            Self::Chart => 65,
+            Self::Management => 300,
+            Self::DeleteManagement => 60,
+            Self::DeleteChart | Self::DeleteNamespace | Self::ResetMachine(_) => 15,
+            Self::DeleteResourceGroup => 120,
+            Self::Evidence => 3,
+        })
+    }
+
+    /// How long it may take.
+    pub fn deadline(self, config: &Config) -> Duration {
+        let timeouts = &config.timeouts;
+        let minutes = |minutes: u32| u64::from(minutes) * 60;
+        Duration::from_secs(match self {
+            Self::Documents | Self::MeshOperator | Self::K0sctl => 60,
+            Self::Preflight => 180,
+            Self::ResourceGroup | Self::SshKey | Self::SecurityGroup | Self::VirtualNetwork => 600,
+            Self::PublicAddress(_) | Self::Interface(_) | Self::Machine(_) => 900,
+            // A machine may have to move twice.
+            Self::Provisioned(_) => 3 * minutes(timeouts.vm_creation_minutes.max(10)),
+            Self::Ready(_) => minutes(timeouts.vm_creation_minutes) + u64::from(timeouts.cloud_init_timeout),
+            Self::MeshMember(_) | Self::Tokens | Self::Kubeconfig | Self::HomeKubeconfig(_) => 300,
+            Self::Binary(_) => 900,
+            Self::Leader(_) | Self::Controller(_) => u64::from(timeouts.k0s_ready_seconds),
+            Self::Worker(_) | Self::NodesReady => u64::from(timeouts.node_ready_seconds),
+            Self::Chart | Self::Management => u64::from(timeouts.k0rdent_install_wait),
+            Self::DeleteManagement => 900,
+            Self::DeleteChart | Self::DeleteNamespace | Self::ResetMachine(_) => 600,
+            Self::DeleteResourceGroup => minutes(timeouts.reset_minutes),
+            Self::Evidence => 600,
+        })
+    }
+}

@@ -1,0 +1,249 @@
+//! What people and programs see of an environment: pure functions of the recorded state.
+
+use std::collections::BTreeMap;
+
+use engine::{Outcome, Record, State, StepState, StepStatus};
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use crate::{
+    config::Config,
+    steps::k0rdent::ManagementSeen,
+    task::{Phase, Task},
+    topology::Topology,
+};
+
+/// The version of the views' format.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Where an environment stands.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// The version of this format.
+    pub format_version: u32,
+    /// The cluster; absent if there is none.
+    pub cluster_id: Option<String>,
+    /// The last phase that is complete, with all before it.
+    pub phase: &'static str,
+    /// Each phase.
+    pub phases: Vec<PhaseStatus>,
+    /// Each machine.
+    pub nodes: Vec<NodeStatus>,
+    /// k0rdent's Management object, as seen last.
+    pub management: Option<ManagementSeen>,
+    /// The last run.
+    pub last_run: Option<LastRun>,
+    /// What failed last, and why.
+    pub failures: Vec<FailedStep>,
+    /// What to do next: a command.
+    pub next: String,
+}
+
+/// Where a phase stands.
+#[derive(Debug, Clone, Serialize)]
+pub struct PhaseStatus {
+    /// Its name.
+    pub name: &'static str,
+    /// `pending`, `running`, `completed`, `failed` or `skipped`.
+    pub status: &'static str,
+    /// When its first step began.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub started_at: Option<OffsetDateTime>,
+    /// When its last step ended.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub ended_at: Option<OffsetDateTime>,
+}
+
+/// Where a machine stands.
+#[derive(Debug, Clone, Serialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// `controller` or `worker`.
+    pub role: String,
+    /// Its availability zone.
+    pub zone: u64,
+    /// Its address on the internet.
+    pub public_ip: Option<String>,
+    /// Its address in the virtual network.
+    pub private_ip: String,
+    /// Its address in the mesh.
+    pub mesh_ip: String,
+    /// `absent`, `creating`, `booting`, `ready`, `joined` or `failed`.
+    pub state: &'static str,
+}
+
+/// A run, for people.
+#[derive(Debug, Clone, Serialize)]
+pub struct LastRun {
+    /// The command.
+    pub command: String,
+    /// Who.
+    pub by: String,
+    /// When it began.
+    #[serde(with = "time::serde::rfc3339")]
+    pub started_at: OffsetDateTime,
+    /// When it ended.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub ended_at: Option<OffsetDateTime>,
+    /// `active`, `succeeded`, `failed`, `interrupted` or `killed`.
+    pub outcome: &'static str,
+}
+
+/// A step that failed.
+#[derive(Debug, Clone, Serialize)]
+pub struct FailedStep {
+    /// Its name.
+    pub step: String,
+    /// Why.
+    pub message: String,
+    /// What to do.
+    pub advice: Option<String>,
+}
+
+/// Where the environment stands. `active`: a run holds the journal right now.
+pub fn status(state: &State, config: Option<&Config>, topology: Option<&Topology>, active: bool) -> Status {
+    let phases: Vec<PhaseStatus> = Phase::DEPLOY.iter().map(|phase| phase_status(state, *phase, active)).collect();
+    let complete = Phase::DEPLOY.iter().zip(&phases).take_while(|(_, status)| status.status == "completed");
+    let phase = complete.last().map_or("none", |(phase, _)| phase.reached());
+    let failures: Vec<FailedStep> = current(state).filter_map(failed_step).collect();
+    let last_run = state.runs.last().map(|run| LastRun {
+        command: run.command.clone(),
+        by: format!("{}@{}", run.holder.user, run.holder.host),
+        started_at: run.started_at,
+        ended_at: run.ended_at,
+        outcome: match run.outcome {
+            Some(Outcome::Succeeded) => "succeeded",
+            Some(Outcome::Failed) => "failed",
+            Some(Outcome::Interrupted) => "interrupted",
+            None if active => "active",
+            None => "killed",
+        },
+    });
+    let nodes = match (config, topology) {
+        (Some(_), Some(topology)) => (0..topology.nodes.len()).map(|node| node_status(state, topology, node)).collect(),
+        _ => Vec::new(),
+    };
+    let management = topology
+        .and_then(|topology| state.output(&Task::Management.id(topology)))
+        .and_then(|output| serde_json::from_value(output.clone()).ok());
+    let resetting = state.runs.last().is_some_and(|run| run.command == "reset");
+    let next = match (phase, resetting, active) {
+        (_, _, true) => "k0rdentctl events --follow",
+        (_, true, _) => "k0rdentctl reset",
+        ("k0rdent_deployed", ..) => "k0rdentctl exec -- kubectl get nodes",
+        _ => "k0rdentctl deploy",
+    };
+    Status {
+        format_version: FORMAT_VERSION,
+        cluster_id: state.settled.get("cluster_id").and_then(|id| id.as_str()).map(str::to_owned),
+        phase,
+        phases,
+        nodes,
+        management,
+        last_run,
+        failures,
+        next: next.to_owned(),
+    }
+}
+
+/// The steps of the last plan.
+fn current(state: &State) -> impl Iterator<Item = &StepState> {
+    state.order.iter().filter_map(|id| state.steps.get(id))
+}
+
+fn failed_step(step: &StepState) -> Option<FailedStep> {
+    let failure = step.failure.as_ref().filter(|_| step.status == StepStatus::Failed)?;
+    Some(FailedStep {
+        step: step.planned.id.to_string(),
+        message: failure.message.clone(),
+        advice: failure.advice.clone(),
+    })
+}
+
+fn phase_status(state: &State, phase: Phase, active: bool) -> PhaseStatus {
+    let steps: Vec<&StepState> = state.steps.values().filter(|step| step.planned.phase == phase.name()).collect();
+    let any = |status: StepStatus| steps.iter().any(|step| step.status == status);
+    let all_complete = !steps.is_empty() && steps.iter().all(|step| step.status == StepStatus::Completed || held(step));
+    let begun = steps.iter().any(|step| step.started_at.is_some());
+    let status = match () {
+        () if all_complete => "completed",
+        () if any(StepStatus::Failed) => "failed",
+        () if active && begun => "running",
+        () if begun => "failed",
+        () => "pending",
+    };
+    PhaseStatus {
+        name: phase.name(),
+        status,
+        started_at: steps.iter().filter_map(|step| step.started_at).min(),
+        ended_at: if all_complete { steps.iter().filter_map(|step| step.ended_at).max() } else { None },
+    }
+}
+
+/// Seen to hold by the planner, though no run of ours recorded it (an adopted resource).
+fn held(step: &StepState) -> bool {
+    step.planned.decision == engine::Decision::Skip
+}
+
+fn node_status(state: &State, topology: &Topology, node: usize) -> NodeStatus {
+    let planned = &topology.nodes[node];
+    let step = |task: Task| state.steps.get(&task.id(topology));
+    let complete = |task: Task| {
+        step(task).is_some_and(|step| step.status == StepStatus::Completed || held(step))
+    };
+    let joined = [Task::Leader(node), Task::Controller(node), Task::Worker(node)].into_iter().any(complete);
+    let of_node = state.steps.values().filter(|step| step.planned.node.as_deref() == Some(&planned.name));
+    let failed = of_node.clone().any(|step| step.status == StepStatus::Failed);
+    let machine_state = match () {
+        () if failed => "failed",
+        () if joined => "joined",
+        () if complete(Task::Ready(node)) => "ready",
+        () if complete(Task::Machine(node)) => "booting",
+        () if of_node.clone().any(|step| step.started_at.is_some()) => "creating",
+        () => "absent",
+    };
+    let output = |task: Task, key: &str| step(task).map(|step| step.output[key].clone()).unwrap_or_default();
+    NodeStatus {
+        name: planned.name.clone(),
+        role: planned.role.name().to_owned(),
+        zone: output(Task::Provisioned(node), "zone").as_u64().unwrap_or(u64::from(planned.zone)),
+        public_ip: output(Task::PublicAddress(node), "public_address").as_str().map(str::to_owned),
+        private_ip: planned.private_address.to_string(),
+        mesh_ip: planned.mesh_address.to_string(),
+        state: machine_state,
+    }
+}
+
+/// `deployment-state.yaml`: the state for people and their tools. A view: nothing reads it back.
+pub fn state_yaml(state: &State, status: &Status) -> String {
+    #[derive(Serialize)]
+    struct View<'a> {
+        #[serde(flatten)]
+        status: &'a Status,
+        settled: &'a BTreeMap<String, serde_json::Value>,
+        artifacts: &'a BTreeMap<String, engine::state::ArtifactState>,
+        steps: BTreeMap<String, StepStatus>,
+    }
+    let steps = state.steps.iter().map(|(id, step)| (id.to_string(), step.status)).collect();
+    let view = View { status, settled: &state.settled, artifacts: &state.artifacts, steps };
+    yaml(&view)
+}
+
+/// `deployment-events.yaml`: what happened, for people and their tools. Plans are left out: they are long, and each of
+/// their steps says what became of it.
+pub fn events_yaml(records: &[Record]) -> String {
+    #[derive(Serialize)]
+    struct View<'a> {
+        format_version: u32,
+        events: Vec<&'a Record>,
+    }
+    let events = records.iter().filter(|record| !matches!(record.event, engine::Event::Planned { .. })).collect();
+    yaml(&View { format_version: FORMAT_VERSION, events })
+}
+
+/// JSON first: the YAML writer then sees plain values only.
+fn yaml(view: &impl Serialize) -> String {
+    let value = serde_json::to_value(view).unwrap_or_default();
+    serde_saphyr::to_string(&value).unwrap_or_default()
+}

@@ -1,0 +1,144 @@
+//! Join tokens: a kubeconfig, compressed, in base64 (k0s source, `token/joinencode.go`).
+
+use std::{
+    io::{Read, Write},
+    time::Duration,
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use rand_chacha::rand_core::RngCore;
+use serde_json::Value;
+
+use crate::{
+    World,
+    kube::{self, ClusterId},
+};
+
+/// A token that a cluster has given out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Token {
+    /// Its public half.
+    pub(super) id: String,
+    secret: String,
+    /// Whether it admits controllers; otherwise workers.
+    pub(super) is_controller: bool,
+    /// World time at which it ends; never if absent.
+    pub(super) expires: Option<Duration>,
+}
+
+impl Token {
+    /// As Kubernetes takes it.
+    pub(super) fn bearer(&self) -> String {
+        format!("{}.{}", self.id, self.secret)
+    }
+
+    /// Whether it is still good.
+    pub(super) fn holds(&self, now: Duration) -> bool {
+        self.expires.is_none_or(|expires| now < expires)
+    }
+}
+
+/// What somebody who joins reads in a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Invitation {
+    /// The host of the server that it leads to.
+    pub(super) host: String,
+    /// `id.secret`.
+    pub(super) bearer: String,
+}
+
+/// Makes a token and its text. The server that it leads to is at `host`.
+pub(super) fn create(
+    world: &mut World,
+    cluster: ClusterId,
+    is_controller: bool,
+    lifetime: Option<Duration>,
+    host: &str,
+) -> Option<String> {
+    let number = world.machines.k0s_clusters.get(&cluster)?.tokens_made;
+    let mut random = world.random(&format!("k0s-token/{cluster}/{number}"));
+    let mut draw = |length: usize| -> String {
+        let letters = b"abcdefghijklmnopqrstuvwxyz0123456789";
+        (0..length).map(|_| letters[random.next_u32() as usize % letters.len()] as char).collect()
+    };
+    let (id, secret) = (draw(6), draw(16));
+    let token = Token { id, secret, is_controller, expires: lifetime.map(|lifetime| world.now + lifetime) };
+    let text = encode(world, cluster, &token, host);
+    let state = world.machines.k0s_clusters.get_mut(&cluster)?;
+    state.tokens.push(token);
+    state.tokens_made += 1;
+    Some(text)
+}
+
+fn encode(world: &World, cluster: ClusterId, token: &Token, host: &str) -> String {
+    // Controllers join through k0s's own API (k0s documentation, networking).
+    let (user, port) = if token.is_controller { ("controller-bootstrap", 9443) } else { ("kubelet-bootstrap", 6443) };
+    let admin = kube::admin_kubeconfig(world, cluster, "https://localhost:6443");
+    let authority = admin.lines().find_map(|line| line.trim().strip_prefix("certificate-authority-data:"));
+    let text = format!(
+        "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {}\n    server: https://{host}:{port}\n  \
+        name: k0s\ncontexts:\n- context:\n    cluster: k0s\n    user: {user}\n  name: k0s\ncurrent-context: k0s\n\
+        kind: Config\npreferences: {{}}\nusers:\n- name: {user}\n  user:\n    token: {}\n",
+        authority.unwrap_or_default().trim(),
+        token.bearer(),
+    );
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    // Writing to memory cannot fail.
+    let _ = encoder.write_all(text.as_bytes());
+    BASE64_STANDARD.encode(encoder.finish().unwrap_or_default())
+}
+
+/// Reads the text of a token.
+pub(super) fn read(text: &str) -> Result<Invitation, String> {
+    let bytes = BASE64_STANDARD.decode(text.trim()).map_err(|error| format!("failed to decode token: {error}"))?;
+    let mut kubeconfig = String::new();
+    GzDecoder::new(bytes.as_slice())
+        .read_to_string(&mut kubeconfig)
+        .map_err(|error| format!("failed to decode token: gzip: {error}"))?;
+    let document: Value = serde_saphyr::from_str(&kubeconfig).map_err(|_| "failed to parse kubeconfig".to_owned())?;
+    let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let server = text("/clusters/0/cluster/server");
+    let host = server.strip_prefix("https://").and_then(|rest| rest.rsplit_once(':')).map(|(host, _)| host.to_owned());
+    let host = host.ok_or_else(|| format!("invalid server in token: {server}"))?;
+    Ok(Invitation { host, bearer: text("/users/0/user/token") })
+}
+
+/// Go's durations: `30m`, `1h30m`, `10m0s`; `0s` is none at all.
+pub(super) fn lifetime(text: &str) -> Option<Option<Duration>> {
+    let (mut seconds, mut number) = (0, String::new());
+    for character in text.chars() {
+        let unit = match character {
+            'h' => 3600,
+            'm' => 60,
+            's' => 1,
+            digit => {
+                number.push(digit);
+                continue;
+            }
+        };
+        seconds += number.parse::<u64>().ok()? * unit;
+        number.clear();
+    }
+    let whole = number.is_empty() || text == "0";
+    whole.then(|| (seconds > 0).then(|| Duration::from_secs(seconds)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes() {
+        assert_eq!(lifetime("1h30m"), Some(Some(Duration::from_secs(5400))));
+        assert_eq!(lifetime("0s"), Some(None));
+        assert_eq!(lifetime("10"), None);
+        assert_eq!(lifetime("x"), None);
+    }
+
+    #[test]
+    fn nonsense_is_no_token() {
+        assert!(read("abc").is_err());
+        assert!(read(&BASE64_STANDARD.encode("not compressed")).is_err());
+    }
+}
