@@ -11,9 +11,11 @@
 //! - [`faults`]: what goes wrong, on demand
 //! - [`azure`], [`machine`], [`kube`]: the three kinds of inhabitants
 //! - [`net`], [`tls`], [`http`]: how clients reach them
+//! - [`critical_path`]: how fast the fastest possible client would have been
 //! - [`serve`]: the same world over TCP, for other programs
 
 pub mod azure;
+pub mod critical_path;
 pub mod faults;
 pub mod http;
 pub mod kube;

@@ -220,3 +220,35 @@ async fn administrate(twin: Twin, request: Received) -> Response<Body> {
         (_, path) => refuse(404, format!("there is nothing at {path}; try /resources, /ledger, /faults or /now")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    async fn ask(twin: &Twin, method: &str, path: &str, body: &'static str) -> (u16, Value) {
+        let request = hyper::Request::builder().method(method).uri(path).body(()).expect("a request");
+        let (head, ()) = request.into_parts();
+        let response = administrate(twin.clone(), Received { head, body: body.into() }).await;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        (status, serde_json::from_slice(&body).expect("JSON"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_administrator_makes_the_world_difficult() {
+        let twin = Twin::new(Options::default());
+        let one = r#"{"name": "throttle", "times": 2}"#;
+        assert_eq!(ask(&twin, "POST", "/faults", one).await, (200, json!([{"name": "throttle", "times": 2}])));
+        let several = r#"[{"name": "capacity", "target": "zone-1"}]"#;
+        assert_eq!(ask(&twin, "POST", "/faults", several).await.0, 200);
+        assert_eq!(ask(&twin, "GET", "/faults", "").await.1, json!([{"name": "capacity", "target": "zone-1"}]));
+        assert_eq!(ask(&twin, "POST", "/faults", r#"{"name": "nonsense"}"#).await.0, 400);
+        assert_eq!(ask(&twin, "DELETE", "/faults", "").await, (200, json!([])));
+        assert_eq!(ask(&twin, "GET", "/now", "").await.1["utc"], "2027-01-04T08:00:00Z");
+        assert_eq!(ask(&twin, "GET", "/resources", "").await.1, json!([]));
+        assert_eq!(ask(&twin, "PUT", "/ledger", "").await.0, 405);
+        assert_eq!(ask(&twin, "GET", "/nothing", "").await.0, 404);
+    }
+}

@@ -39,6 +39,7 @@ pub(super) struct Size {
 const BOTH: &str = "V1,V2";
 
 #[rustfmt::skip]
+#[expect(clippy::too_many_arguments, reason = "one per column")]
 const fn size(
     name: &'static str, family: &'static str, cores: u64, memory_gigabytes: u64, architecture: &'static str,
     generations: &'static str, spot: bool, premium_storage: bool,

@@ -66,8 +66,7 @@ pub(super) fn writable(world: &World, name: &str) -> Result<(), Refusal> {
 pub(super) fn list(world: &World, call: &Call) -> Answer {
     let filter = Filter::parse(call)?;
     let bodies = world.azure.groups.values().map(Group::body).filter(|body| filter.matches(body));
-    let texts: Vec<String> = bodies.map(|body| body.to_string()).collect();
-    Ok(listing::page(call, texts.iter().map(String::as_str)))
+    Ok(listing::page(call, bodies, |body| body.to_string().into()))
 }
 
 /// Requests to one group.

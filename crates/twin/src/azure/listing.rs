@@ -1,6 +1,6 @@
 //! Lists: typed ones, the generic list of resources, `$filter`, and pages.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{borrow::Cow, sync::LazyLock, time::Duration};
 
 use regex::Regex;
 use serde_json::{Value, json};
@@ -17,8 +17,12 @@ use crate::World;
 /// Items on one page (guess); clients must follow `nextLink`.
 const PAGE_ITEMS: usize = 300;
 
-/// One page of items that are JSON already, with the link to the next.
-pub(super) fn page<'a>(call: &Call, items: impl Iterator<Item = &'a str>) -> Reply {
+/// One page of items with the link to the next; only what is on the page is turned into JSON.
+pub(super) fn page<'a, Item>(
+    call: &Call,
+    items: impl Iterator<Item = Item>,
+    json_of: impl Fn(Item) -> Cow<'a, str>,
+) -> Reply {
     let number = |name: &str| call.query(name).and_then(|value| value.parse::<usize>().ok());
     let skipped = number("$skiptoken").unwrap_or(0);
     let limit = number("$top").map_or(PAGE_ITEMS, |top| top.clamp(1, PAGE_ITEMS));
@@ -28,7 +32,7 @@ pub(super) fn page<'a>(call: &Call, items: impl Iterator<Item = &'a str>) -> Rep
         if index > 0 {
             text.push(',');
         }
-        text.push_str(item);
+        text.push_str(&json_of(item));
     }
     text.push(']');
     if items.next().is_some() {
@@ -50,7 +54,7 @@ pub(super) fn typed(world: &World, call: &Call, kind: Kind, group: Option<&str>)
         && (call.query("statusonly").is_some_and(|value| value.eq_ignore_ascii_case("true"))
             || call.query("$expand").is_some_and(|value| value.eq_ignore_ascii_case("instanceView")));
     let keys = prefixes.iter().flat_map(|prefix| store.under(prefix)).map(|(key, _)| key);
-    Ok(page(call, keys.map(|key| if with_view { store.view_text(key) } else { store.text(key) })))
+    Ok(page(call, keys, |key| Cow::from(if with_view { store.view_text(key) } else { store.text(key) })))
 }
 
 /// A `$filter`: clauses that must all hold.
@@ -143,27 +147,34 @@ pub(super) fn resources(world: &mut World, call: &Call, group: Option<&str>) -> 
     let now = world.now;
     world.azure.ghosts.retain(|(since, ..)| *since + LISTING_LAG > now);
     let prefix = group.map(|group| format!("{}/", groups::key(group))).unwrap_or_default();
-    let store = &world.azure.store;
-    let visible = store.under(&prefix).filter(|(_, record)| record.created_at + LISTING_LAG <= now);
-    let living = visible.filter(|(_, record)| filter.matches(&record.body)).map(|(_, record)| item(world, record));
+    let world = &*world;
+    let visible = world.azure.store.under(&prefix).filter(|(_, record)| record.created_at + LISTING_LAG <= now);
+    let living = visible.filter(|(_, record)| filter.matches(&record.body)).map(|(_, record)| Listed::Living(record));
     let ghosts = world.azure.ghosts.iter().filter(|(_, key, item)| key.starts_with(&prefix) && filter.matches(item));
+    let ghosts = ghosts.map(|(.., item)| Listed::Ghost(item));
     let expanded = call.query("$expand").unwrap_or_default().to_lowercase();
-    let texts: Vec<String> = living
-        .chain(ghosts.map(|(.., item)| item.clone()))
-        .map(|mut item| {
-            if let Some(fields) = item.as_object_mut() {
-                for field in ["createdTime", "changedTime", "provisioningState"] {
-                    if !expanded.contains(&field.to_lowercase()) {
-                        fields.remove(field);
-                    }
-                }
-                // A list that was filtered by tag does not show tags (Azure SDK documentation).
-                if filter.by_tag() {
-                    fields.remove("tags");
+    Ok(page(call, living.chain(ghosts), |listed| {
+        let mut item = match listed {
+            Listed::Living(record) => item(world, record),
+            Listed::Ghost(item) => item.clone(),
+        };
+        if let Some(fields) = item.as_object_mut() {
+            for field in ["createdTime", "changedTime", "provisioningState"] {
+                if !expanded.contains(&field.to_lowercase()) {
+                    fields.remove(field);
                 }
             }
-            item.to_string()
-        })
-        .collect();
-    Ok(page(call, texts.iter().map(String::as_str)))
+            // A list that was filtered by tag does not show tags (Azure SDK documentation).
+            if filter.by_tag() {
+                fields.remove("tags");
+            }
+        }
+        item.to_string().into()
+    }))
+}
+
+/// What the generic list shows: a resource, or one that is gone.
+enum Listed<'a> {
+    Living(&'a Record),
+    Ghost(&'a Value),
 }

@@ -147,6 +147,22 @@ impl Azure {
     }
 }
 
+/// How long the first resource group took, then the first network and the first security group: what every machine
+/// needs.
+pub(crate) fn foundation_latencies(world: &World) -> (Duration, Duration, Duration) {
+    let put = world.ledger.entries.iter().find(|entry| {
+        let path = entry.object.to_ascii_lowercase();
+        entry.verb == "PUT" && path.contains("/resourcegroups/") && !path.contains("/providers/")
+    });
+    let group = put.map_or(Duration::ZERO, |put| world.latency(Latency::ResourceGroupPut, &format!("PUT {}", put.object)));
+    let first = |kind: &str, latency: Latency| {
+        let name = world.azure.store.first_name(kind);
+        name.map_or(Duration::ZERO, |name| world.latency(latency, name))
+    };
+    let network = first("microsoft.network/virtualnetworks", Latency::VirtualNetworkPut);
+    (group, network, first("microsoft.network/networksecuritygroups", Latency::SecurityGroupPut))
+}
+
 /// Answers one request.
 pub async fn answer(twin: Twin, service: Service, request: Received) -> Response<Body> {
     let (reply, wait) = twin.with(|world| {

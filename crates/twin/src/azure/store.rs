@@ -76,6 +76,13 @@ pub(super) struct Store {
 }
 
 impl Store {
+    /// The name of the first resource of a type (lower case).
+    pub(super) fn first_name(&self, kind: &str) -> Option<&str> {
+        let part = format!("/providers/{kind}/");
+        let is_one = |key: &str| key.split_once(&part).is_some_and(|(_, name)| !name.contains('/'));
+        self.records.iter().find(|(key, _)| is_one(key)).map(|(_, record)| record.name())
+    }
+
     pub(super) fn get(&self, key: &str) -> Option<&Record> {
         self.records.get(key)
     }

@@ -14,7 +14,9 @@ use sha2::{Digest as _, Sha256};
 use super::{
     ClusterId, ClusterSpec,
     controllers::{self, Job, charts::Installation, kcm::Kcm},
-    object::{condition, has_finalizers, is_owned_by, is_terminating, list, name, namespace, set, set_condition, text, unset},
+    object::{
+        condition, has_finalizers, is_owned_by, is_terminating, list, name, namespace, set, set_condition, text, unset,
+    },
     store::{Change, ObjectKey, Store, Verb, key_of},
     types::{DEFINITIONS, ResourceType, Types},
 };
@@ -133,10 +135,7 @@ impl Cluster {
         let metadata = |name: &str| json!({"name": name, "namespace": namespace});
         self.ensure("serviceaccounts", json!({"metadata": metadata("default")}));
         let certificate = self.certificate_pem.clone();
-        self.ensure(
-            "configmaps",
-            json!({"metadata": metadata("kube-root-ca.crt"), "data": {"ca.crt": certificate}}),
-        );
+        self.ensure("configmaps", json!({"metadata": metadata("kube-root-ca.crt"), "data": {"ca.crt": certificate}}));
     }
 
     /// Writes an object that exists; an unchanged one is not written. Without its last finalizer, what is on its way
@@ -144,7 +143,14 @@ impl Cluster {
     pub(super) fn update(&mut self, kind: &ResourceType, mut object: Value) -> Arc<Value> {
         let key = key_of(&object);
         let Some(before) = self.store.get(&kind.id, &key.0, &key.1) else { return Arc::new(object) };
-        for field in ["uid", "creationTimestamp", "generation", "resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        for field in [
+            "uid",
+            "creationTimestamp",
+            "generation",
+            "resourceVersion",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+        ] {
             match before["metadata"].get(field).cloned() {
                 Some(kept) => set(&mut object, &["metadata", field], kept),
                 None => _ = unset(&mut object, &["metadata", field]),
@@ -256,9 +262,7 @@ impl Cluster {
 
     /// Five characters for a generated name.
     pub(super) fn name_suffix(&mut self) -> String {
-        (0..5)
-            .map(|_| char::from(NAME_CHARACTERS[self.random.next_u32() as usize % NAME_CHARACTERS.len()]))
-            .collect()
+        (0..5).map(|_| char::from(NAME_CHARACTERS[self.random.next_u32() as usize % NAME_CHARACTERS.len()])).collect()
     }
 
     fn uid(&mut self) -> String {
@@ -312,7 +316,12 @@ fn record(world: &mut World, actor: &'static str, change: &Change) {
 fn matters(before: &Value, after: &Value) -> bool {
     let ready = |object: &Value| {
         let ready = condition(object, "Ready").map(|ready| (ready["status"].clone(), ready["reason"].clone()));
-        (ready, object["status"]["phase"].clone(), object["status"]["revision"].clone(), object["status"]["error"].clone())
+        (
+            ready,
+            object["status"]["phase"].clone(),
+            object["status"]["revision"].clone(),
+            object["status"]["error"].clone(),
+        )
     };
     wants_differ(before, after) || is_terminating(before) != is_terminating(after) || ready(before) != ready(after)
 }
@@ -340,5 +349,12 @@ fn establish(definition: &mut Value, now: &str) {
         .collect();
     set(definition, &["status", "storedVersions"], Value::Array(stored));
     set_condition(definition, "NamesAccepted", "True", "NoConflicts", "no conflicts found", now);
-    set_condition(definition, "Established", "True", "InitialNamesAccepted", "the initial names have been accepted", now);
+    set_condition(
+        definition,
+        "Established",
+        "True",
+        "InitialNamesAccepted",
+        "the initial names have been accepted",
+        now,
+    );
 }

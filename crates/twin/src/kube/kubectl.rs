@@ -117,11 +117,10 @@ fn raw(world: &mut World, cluster: ClusterId, path: &str) -> Result<String, Stri
 }
 
 fn kind_of(world: &World, cluster: ClusterId, called: &str) -> Result<std::sync::Arc<ResourceType>, String> {
-    let cluster = world
-        .clusters
-        .by_id
-        .get(&cluster)
-        .ok_or("The connection to the server localhost:6443 was refused - did you specify the right host or port?\n")?;
+    let cluster =
+        world.clusters.by_id.get(&cluster).ok_or(
+            "The connection to the server localhost:6443 was refused - did you specify the right host or port?\n",
+        )?;
     let found = cluster.types.by_name(called);
     found.ok_or_else(|| format!("error: the server doesn't have a resource type \"{called}\"\n"))
 }
@@ -171,7 +170,8 @@ fn get(
         "json" => Ok(format!("{}\n", serde_json::to_string_pretty(&body).unwrap_or_default())),
         "name" => {
             let items = if body.get("items").is_some() { list(&body, "/items").to_vec() } else { vec![body] };
-            let qualified = if kind.group.is_empty() { kind.singular.clone() } else { format!("{}.{}", kind.singular, kind.group) };
+            let qualified =
+                if kind.group.is_empty() { kind.singular.clone() } else { format!("{}.{}", kind.singular, kind.group) };
             Ok(items.iter().map(|item| format!("{qualified}/{}\n", name(item))).collect())
         }
         other => Err(format!("error: unable to match a printer suitable for the output format \"{other}\"\n")),
@@ -189,7 +189,8 @@ fn print_table(table: &Value, wide: bool, no_headers: bool, with_namespace: bool
     };
     let mut lines: Vec<Vec<String>> = Vec::new();
     if !no_headers {
-        let mut header: Vec<String> = shown.iter().map(|&index| text(&columns[index], "/name").to_uppercase()).collect();
+        let mut header: Vec<String> =
+            shown.iter().map(|&index| text(&columns[index], "/name").to_uppercase()).collect();
         if with_namespace {
             header.insert(0, "NAMESPACE".into());
         }
@@ -230,7 +231,8 @@ fn delete(
             continue;
         }
         accepted(&reply)?;
-        let qualified = if kind.group.is_empty() { kind.singular.clone() } else { format!("{}.{}", kind.singular, kind.group) };
+        let qualified =
+            if kind.group.is_empty() { kind.singular.clone() } else { format!("{}.{}", kind.singular, kind.group) };
         output += &format!("{qualified} \"{each}\" deleted\n");
     }
     Ok(output)

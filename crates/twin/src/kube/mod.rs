@@ -19,6 +19,10 @@ mod store;
 mod tests;
 mod types;
 
+pub(crate) use controllers::{
+    charts::installation as chart_installation, kcm::installation_path as kcm_installation_path,
+};
+
 use std::collections::BTreeMap;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};

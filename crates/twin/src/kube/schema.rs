@@ -230,7 +230,11 @@ fn validate_alternatives(schema: &Value, value: &Value, path: &str, causes: &mut
     }
     let one = super::object::list(schema, "/oneOf");
     if !one.is_empty() && one.iter().filter(|each| holds(each)).count() != 1 {
-        causes.push(Cause::invalid(path, value, format!("{path} in body must validate one and only one schema (oneOf)")));
+        causes.push(Cause::invalid(
+            path,
+            value,
+            format!("{path} in body must validate one and only one schema (oneOf)"),
+        ));
     }
     if schema.get("not").is_some_and(holds) {
         causes.push(Cause::invalid(path, value, format!("{path} in body must not validate the schema (not)")));
@@ -298,19 +302,40 @@ mod tests {
     fn each_rule_is_enforced_in_the_words_of_kubernetes() {
         for (spec, expected) in [
             (json!({}), "spec.release: Required value"),
-            (json!({"release": ""}), r#"spec.release: Invalid value: "": spec.release in body should be at least 1 chars long"#),
+            (
+                json!({"release": ""}),
+                r#"spec.release: Invalid value: "": spec.release in body should be at least 1 chars long"#,
+            ),
             (json!({"release": "x"}), r#"spec.release: Invalid value: "x": spec.release in body should match '^kcm-'"#),
-            (json!({"release": 1}), r#"spec.release: Invalid value: "integer": spec.release in body must be of type string: "integer""#),
-            (json!({"release": "kcm-1", "mode": "x"}), r#"spec.mode: Unsupported value: "x": supported values: "fast", "slow""#),
-            (json!({"release": "kcm-1", "count": 0}), "spec.count: Invalid value: 0: spec.count in body should be greater than or equal to 1"),
-            (json!({"release": "kcm-1", "list": []}), "spec.list: Invalid value: []: spec.list in body should have at least 1 items"),
+            (
+                json!({"release": 1}),
+                r#"spec.release: Invalid value: "integer": spec.release in body must be of type string: "integer""#,
+            ),
+            (
+                json!({"release": "kcm-1", "mode": "x"}),
+                r#"spec.mode: Unsupported value: "x": supported values: "fast", "slow""#,
+            ),
+            (
+                json!({"release": "kcm-1", "count": 0}),
+                "spec.count: Invalid value: 0: spec.count in body should be greater than or equal to 1",
+            ),
+            (
+                json!({"release": "kcm-1", "list": []}),
+                "spec.list: Invalid value: []: spec.list in body should have at least 1 items",
+            ),
             (json!({"release": "kcm-1", "list": [{}]}), "spec.list[0].name: Required value"),
-            (json!({"release": "kcm-1", "map": {"a": 1}}), r#"spec.map.a: Invalid value: "integer": spec.map.a in body must be of type boolean: "integer""#),
+            (
+                json!({"release": "kcm-1", "map": {"a": 1}}),
+                r#"spec.map.a: Invalid value: "integer": spec.map.a in body must be of type boolean: "integer""#,
+            ),
         ] {
             assert_eq!(problems(spec).first().map(String::as_str), Some(expected));
         }
         for port in [json!(80), json!("http")] {
-            assert_eq!(problems(json!({"release": "kcm-1", "port": port, "free": [1, {"a": 2}]})), Vec::<String>::new());
+            assert_eq!(
+                problems(json!({"release": "kcm-1", "port": port, "free": [1, {"a": 2}]})),
+                Vec::<String>::new()
+            );
         }
     }
 

@@ -33,13 +33,16 @@ impl Selector {
         let mut selector = Self { namespace: namespace.map(str::to_owned), ..Self::default() };
         for requirement in split(labels) {
             let parsed = parse_requirement(&requirement).ok_or_else(|| {
-                Failure::bad_request(format!("unable to parse requirement: found '{requirement}', expected: identifier"))
+                Failure::bad_request(format!(
+                    "unable to parse requirement: found '{requirement}', expected: identifier"
+                ))
             })?;
             selector.labels.push(parsed);
         }
         for requirement in fields.split(',').map(str::trim).filter(|each| !each.is_empty()) {
-            let (key, equal, value) = parse_equality(requirement)
-                .ok_or_else(|| Failure::bad_request(format!("invalid selector: '{requirement}'; can't understand it")))?;
+            let (key, equal, value) = parse_equality(requirement).ok_or_else(|| {
+                Failure::bad_request(format!("invalid selector: '{requirement}'; can't understand it"))
+            })?;
             if custom_resource && !matches!(key, "metadata.name" | "metadata.namespace") {
                 return Err(Failure::bad_request(format!("field label not supported: {key}")));
             }

@@ -240,7 +240,8 @@ mod tests {
         for _ in 0..HISTORY + 10 {
             store.put("nodes", node("a", "1"));
         }
-        let watch = |store: &mut Store, since| store.watch("nodes", Selector::default(), Some(since)).map(|w| w.past.len());
+        let watch =
+            |store: &mut Store, since| store.watch("nodes", Selector::default(), Some(since)).map(|w| w.past.len());
         assert_eq!(watch(&mut store, 5), Err(10));
         assert_eq!(watch(&mut store, 10), Ok(HISTORY));
         let newest = store.revision;

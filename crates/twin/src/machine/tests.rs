@@ -1,5 +1,7 @@
 //! Machines as a client meets them: over SSH, in memory.
 
+mod k0s;
+
 use std::{net::IpAddr, time::Duration};
 
 use russh::{

@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn the_public_key_is_that_of_the_standard() {
         let encode = |text: &str| BASE64_STANDARD.encode(hex::decode(text).unwrap());
-        let private = encode("77076d0a7318a57d3c16c17251b26645df4c2f92ebc0992ac177fba51db92c2a");
+        let private = encode("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a");
         let public = encode("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a");
         assert_eq!(public_key_of(&private).unwrap(), public);
     }

@@ -6,7 +6,10 @@ use serde_json::Value;
 
 use super::{
     super::{cluster::Cluster, failure::Failure, types::ResourceType},
-    fields::{Entry, ListKind, Path, display, entries, find, item_segment, last_field, list_kind, owned, remove, schema_of, set_entries, step},
+    fields::{
+        Entry, ListKind, Path, display, entries, find, item_segment, last_field, list_kind, owned, remove, schema_of,
+        set_entries, step,
+    },
     request::Request,
 };
 
@@ -21,7 +24,9 @@ pub(super) fn apply(
 ) -> Result<Value, Failure> {
     let manager = request.parameter("fieldManager");
     if manager.is_empty() {
-        return Err(Failure::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"));
+        return Err(Failure::bad_request(
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        ));
     }
     if applied.pointer("/metadata/managedFields").is_some_and(|fields| !fields.is_null()) {
         return Err(Failure::bad_request("metadata.managedFields must be nil"));

@@ -185,7 +185,8 @@ fn open_api_v3(cluster: &Cluster, rest: &str) -> Option<Value> {
         let prefix = if kind.namespaced { "namespaces/{namespace}/" } else { "" };
         let path = format!("/{}/{prefix}{}/{{name}}", api_path(&group, &version), kind.plural);
         paths.insert(path, operations(kind));
-        let mut schema = kind.custom.as_ref().map_or_else(|| json!({"type": "object"}), |custom| (*custom.schema).clone());
+        let mut schema =
+            kind.custom.as_ref().map_or_else(|| json!({"type": "object"}), |custom| (*custom.schema).clone());
         schema["x-kubernetes-group-version-kind"] = identity;
         let reversed: Vec<&str> = group.split('.').rev().collect();
         schemas.insert(format!("{}.{}.{}", reversed.join("."), kind.version, kind.kind), schema);
@@ -201,7 +202,8 @@ fn open_api_v3(cluster: &Cluster, rest: &str) -> Option<Value> {
 
 fn operations(kind: &ResourceType) -> Value {
     let identity = json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
-    let parameter = |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
+    let parameter =
+        |name: &str| json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}});
     let parameters = ["dryRun", "fieldManager", "fieldValidation"].map(parameter);
     let media = ["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"];
     let content: Map<String, Value> =

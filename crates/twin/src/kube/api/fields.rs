@@ -51,7 +51,13 @@ pub(super) fn list_kind(field: &str, schema: Option<&Value>, items: &[Value]) ->
         };
     }
     match field {
-        "containers" | "initContainers" | "ephemeralContainers" | "volumes" | "env" | "imagePullSecrets" | "secrets"
+        "containers"
+        | "initContainers"
+        | "ephemeralContainers"
+        | "volumes"
+        | "env"
+        | "imagePullSecrets"
+        | "secrets"
         | "webhooks" => by(&["name"]),
         "volumeMounts" => by(&["mountPath"]),
         "ports" if items.iter().any(|item| item.get("containerPort").is_some()) => by(&["containerPort", "protocol"]),
@@ -151,7 +157,8 @@ fn is_item(item: &Value, segment: &str) -> bool {
     if let Some(value) = segment.strip_prefix("v:") {
         return item.to_string() == value;
     }
-    let identity: Value = segment.strip_prefix("k:").and_then(|keys| serde_json::from_str(keys).ok()).unwrap_or_default();
+    let identity: Value =
+        segment.strip_prefix("k:").and_then(|keys| serde_json::from_str(keys).ok()).unwrap_or_default();
     identity.as_object().is_some_and(|keys| keys.iter().all(|(key, value)| item.get(key) == Some(value)))
 }
 

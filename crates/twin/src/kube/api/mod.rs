@@ -5,6 +5,7 @@ mod apply;
 mod discovery;
 mod fields;
 mod patch;
+mod protobuf;
 mod read;
 mod request;
 mod table;

@@ -29,7 +29,9 @@ pub(in super::super) fn json_merge(target: &mut Value, patch: &Value) {
 /// RFC 6902.
 pub(super) fn json_patch(target: &mut Value, patch: &Value) -> Result<(), Failure> {
     let operations = patch.as_array().ok_or_else(|| {
-        Failure::bad_request("error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch")
+        Failure::bad_request(
+            "error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch",
+        )
     })?;
     for operation in operations {
         let (path, from) = (text(operation, "/path"), text(operation, "/from"));

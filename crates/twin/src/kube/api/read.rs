@@ -6,14 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    super::{
-        cluster::Cluster,
-        failure::Failure,
-        object::text,
-        selector::Selector,
-        store::key_of,
-        types::ResourceType,
-    },
+    super::{cluster::Cluster, failure::Failure, object::text, selector::Selector, store::key_of, types::ResourceType},
     request::{Reply, Request, continue_token, parse_continue_token},
     table,
     watch::Stream,
@@ -45,7 +38,17 @@ pub(super) fn one(cluster: &Cluster, request: &Request, kind: &ResourceType, cod
     let object = in_version(kind, object);
     if request.wants_table() {
         let metadata = json!({"resourceVersion": text(&object, "/metadata/resourceVersion")});
-        return Reply::json(code, &table::table(cluster.unix_seconds, kind, request.parameter("includeObject"), &[object.as_ref()], metadata, true));
+        return Reply::json(
+            code,
+            &table::table(
+                cluster.unix_seconds,
+                kind,
+                request.parameter("includeObject"),
+                &[object.as_ref()],
+                metadata,
+                true,
+            ),
+        );
     }
     Reply::json(code, &object)
 }
@@ -91,7 +94,8 @@ pub(super) fn list(
     }
     let items: Vec<&Value> = page.iter().map(Arc::as_ref).collect();
     if request.wants_table() {
-        let table = table::table(cluster.unix_seconds, kind, request.parameter("includeObject"), &items, metadata, true);
+        let table =
+            table::table(cluster.unix_seconds, kind, request.parameter("includeObject"), &items, metadata, true);
         return Ok(Reply::json(200, &table));
     }
     let list = List { kind: &kind.list_kind, api_version: kind.api_version(), metadata, items };

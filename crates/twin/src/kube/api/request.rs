@@ -140,10 +140,16 @@ impl Request {
                 let body = std::str::from_utf8(&self.body).map_err(|error| unreadable(error.to_string()))?;
                 serde_saphyr::from_str(body).map_err(|error| unreadable(error.to_string()))
             }
-            "" | "application/json" | "application/merge-patch+json" | "application/json-patch+json"
-            | "application/strategic-merge-patch+json" | "application/apply-patch+json" => {
+            ""
+            | "application/json"
+            | "application/merge-patch+json"
+            | "application/json-patch+json"
+            | "application/strategic-merge-patch+json"
+            | "application/apply-patch+json" => {
                 serde_json::from_slice(&self.body).map_err(|error| unreadable(error.to_string()))
             }
+            "application/vnd.kubernetes.protobuf" => super::protobuf::decode(&self.body)
+                .ok_or_else(|| Failure::unsupported_media("application/vnd.kubernetes.protobuf")),
             other => Err(Failure::unsupported_media(other)),
         }
     }

@@ -198,18 +198,36 @@ fn built_in_cells(now: i64, id: &str, item: &Value) -> Vec<Value> {
             let (os, kernel, runtime) = (info("osImage"), info("kernelVersion"), info("containerRuntimeVersion"));
             let internal = or_none(address(item, "InternalIP"));
             let external = or_none(address(item, "ExternalIP"));
-            vec![name, json!(node_status(item)), json!(node_roles(item)), age, version, internal, external, os, kernel, runtime]
+            vec![
+                name,
+                json!(node_status(item)),
+                json!(node_roles(item)),
+                age,
+                version,
+                internal,
+                external,
+                os,
+                kernel,
+                runtime,
+            ]
         }
         "pods" => {
             let ready = format!("{}/{}", ready_containers(item), list(item, "/spec/containers").len());
-            let status = if super::super::object::is_terminating(item) { "Terminating" } else { text(item, "/status/phase") };
+            let status =
+                if super::super::object::is_terminating(item) { "Terminating" } else { text(item, "/status/phase") };
             let (ip, node) = (or_none(text(item, "/status/podIP")), or_none(text(item, "/spec/nodeName")));
             vec![name, json!(ready), json!(status), json!("0"), age, ip, node, json!("<none>"), json!("<none>")]
         }
         "namespaces" => vec![name, json!(text(item, "/status/phase")), age],
         "deployments.apps" => {
             let ready = format!("{}/{}", count("/status/readyReplicas"), count("/spec/replicas"));
-            vec![name, json!(ready), json!(count("/status/updatedReplicas")), json!(count("/status/availableReplicas")), age]
+            vec![
+                name,
+                json!(ready),
+                json!(count("/status/updatedReplicas")),
+                json!(count("/status/availableReplicas")),
+                age,
+            ]
         }
         "replicasets.apps" => vec![
             name,
@@ -272,7 +290,10 @@ fn node_roles(node: &Value) -> String {
 }
 
 fn address<'node>(node: &'node Value, kind: &str) -> &'node str {
-    list(node, "/status/addresses").iter().find(|each| text(each, "/type") == kind).map_or("", |each| text(each, "/address"))
+    list(node, "/status/addresses")
+        .iter()
+        .find(|each| text(each, "/type") == kind)
+        .map_or("", |each| text(each, "/address"))
 }
 
 fn ready_containers(pod: &Value) -> usize {
@@ -335,9 +356,16 @@ mod tests {
 
     #[test]
     fn ages_are_as_kubectl_shows_them() {
-        for (seconds, expected) in
-            [(0, "0s"), (119, "119s"), (120, "2m"), (125, "2m5s"), (1100, "18m"), (11_000, "3h3m"), (90_000, "25h"), (200_000, "2d7h")]
-        {
+        for (seconds, expected) in [
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (125, "2m5s"),
+            (1100, "18m"),
+            (11_000, "3h3m"),
+            (90_000, "25h"),
+            (200_000, "2d7h"),
+        ] {
             assert_eq!(human_duration(seconds), expected);
         }
     }

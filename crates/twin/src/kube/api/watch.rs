@@ -42,7 +42,13 @@ struct Form {
 }
 
 impl Stream {
-    pub(super) fn new(request: &Request, kind: &ResourceType, watch: Watch, announce_initial_end: bool, now: i64) -> Self {
+    pub(super) fn new(
+        request: &Request,
+        kind: &ResourceType,
+        watch: Watch,
+        announce_initial_end: bool,
+        now: i64,
+    ) -> Self {
         let seconds = request.parameter("timeoutSeconds").parse().ok().filter(|&seconds| seconds > 0);
         let mut stream = Self {
             kind: Some(kind.clone()),
@@ -96,8 +102,7 @@ impl Stream {
             let metadata = json!({"resourceVersion": self.revision.to_string()});
             let with_columns = !std::mem::replace(&mut self.form.columns_sent, true);
             let items = [object.as_ref()];
-            let table =
-                table::table(now_unix_seconds, kind, &self.form.include_object, &items, metadata, with_columns);
+            let table = table::table(now_unix_seconds, kind, &self.form.include_object, &items, metadata, with_columns);
             line += &table.to_string();
         } else {
             line += &object.to_string();

@@ -147,7 +147,8 @@ fn server_side_apply(
     check_name(&mut applied, name)?;
     if kind.has_status {
         match subresource {
-            "status" => fields_of(&mut applied).retain(|key, _| matches!(key.as_str(), "apiVersion" | "kind" | "metadata" | "status")),
+            "status" => fields_of(&mut applied)
+                .retain(|key, _| matches!(key.as_str(), "apiVersion" | "kind" | "metadata" | "status")),
             _ => _ = unset(&mut applied, &["status"]),
         }
     }
@@ -218,13 +219,18 @@ fn differs(before: &Value, after: &Value) -> bool {
 fn check_identity(kind: &ResourceType, object: &Value) -> Result<(), Failure> {
     let (wanted, found) = (kind.api_version(), text(object, "/apiVersion"));
     if found != wanted {
-        let message = format!(
-            "the API version in the data ({found}) does not match the expected API version ({wanted})"
-        );
+        let message =
+            format!("the API version in the data ({found}) does not match the expected API version ({wanted})");
         return Err(Failure::bad_request(message));
     }
     if text(object, "/kind") != kind.kind {
-        let message = format!("{} in version \"{}\" cannot be handled as a {}: no kind \"{}\" is registered", text(object, "/kind"), kind.version, kind.kind, text(object, "/kind"));
+        let message = format!(
+            "{} in version \"{}\" cannot be handled as a {}: no kind \"{}\" is registered",
+            text(object, "/kind"),
+            kind.version,
+            kind.kind,
+            text(object, "/kind")
+        );
         return Err(Failure::bad_request(message));
     }
     Ok(())

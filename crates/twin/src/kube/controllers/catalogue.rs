@@ -82,7 +82,12 @@ pub(super) const PROVIDERS: &[Provider] = &[
         &["infrastructure-vsphere"],
         &["capv-controller-manager"],
     ),
-    ("cluster-api-provider-aws", "cluster-api-provider-aws-1-0-25", &["infrastructure-aws"], &["capa-controller-manager"]),
+    (
+        "cluster-api-provider-aws",
+        "cluster-api-provider-aws-1-0-25",
+        &["infrastructure-aws"],
+        &["capa-controller-manager"],
+    ),
     (
         "cluster-api-provider-openstack",
         "cluster-api-provider-openstack-1-0-28",
@@ -95,7 +100,12 @@ pub(super) const PROVIDERS: &[Provider] = &[
         &["infrastructure-docker"],
         &["capd-controller-manager"],
     ),
-    ("cluster-api-provider-gcp", "cluster-api-provider-gcp-1-0-23", &["infrastructure-gcp"], &["capg-controller-manager"]),
+    (
+        "cluster-api-provider-gcp",
+        "cluster-api-provider-gcp-1-0-23",
+        &["infrastructure-gcp"],
+        &["capg-controller-manager"],
+    ),
     (
         "cluster-api-provider-ipam",
         "cluster-api-provider-ipam-1-0-13",

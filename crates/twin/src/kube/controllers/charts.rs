@@ -67,6 +67,14 @@ pub(super) fn reconcile(world: &mut World, id: ClusterId, key: &ObjectKey) {
     }
 }
 
+/// How long it takes to install each chart that is there, for the first time; the longest counts.
+pub(crate) fn installation(world: &World, id: ClusterId) -> std::time::Duration {
+    let Some(cluster) = world.clusters.by_id.get(&id) else { return std::time::Duration::ZERO };
+    let label = |key: &ObjectKey| format!("cluster {id} {}/{} 1", key.0, key.1);
+    let charts = cluster.store.iter(CHARTS).map(|(key, _)| world.latency(Latency::KcmChart, &label(key)));
+    charts.max().unwrap_or_default()
+}
+
 enum Step {
     /// Helm installs or upgrades; how often it has before.
     Install(u64),
@@ -152,7 +160,11 @@ fn finish_installation(world: &mut World, id: ClusterId, key: &ObjectKey) {
     });
     let Some((spec, revision)) = spec.flatten() else { return };
     let release_name = match text(&spec, "/releaseName") {
-        "" => format!("{}-{}", text(&spec, "/chartName").rsplit('/').next().unwrap_or_default(), world.utc().unix_timestamp()),
+        "" => format!(
+            "{}-{}",
+            text(&spec, "/chartName").rsplit('/').next().unwrap_or_default(),
+            world.utc().unix_timestamp()
+        ),
         name => name.to_owned(),
     };
     kcm::install(world, id, key, &spec, &release_name, revision);

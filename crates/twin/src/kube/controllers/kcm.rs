@@ -183,7 +183,9 @@ fn create_release(cluster: &mut Cluster, version: &str) {
         "spec": catalogue::release_spec(version),
         "status": {"ready": true, "observedGeneration": 1},
     });
-    for (kind, message) in [("TemplatesCreated", "All templates have been created"), ("TemplatesValid", "All templates are valid")] {
+    for (kind, message) in
+        [("TemplatesCreated", "All templates have been created"), ("TemplatesValid", "All templates are valid")]
+    {
         set_condition(&mut release, kind, "True", "Succeeded", message, &now);
     }
     cluster.ensure(RELEASES, release);
@@ -274,7 +276,8 @@ pub(super) fn reconcile(world: &mut World, id: ClusterId) {
 /// The components of a Management with their templates: kcm, capi, and the providers it names.
 fn components(cluster: &Cluster, management: &Value) -> BTreeMap<String, String> {
     let release = cluster.store.get(RELEASES, "", text(management, "/spec/release"));
-    let of_release = |pointer: &str| release.as_ref().map(|release| text(release, pointer).to_owned()).unwrap_or_default();
+    let of_release =
+        |pointer: &str| release.as_ref().map(|release| text(release, pointer).to_owned()).unwrap_or_default();
     let mut components = BTreeMap::from([
         ("kcm".to_owned(), of_release("/spec/kcm/template")),
         ("capi".to_owned(), of_release("/spec/capi/template")),
@@ -305,6 +308,15 @@ fn installation_time(world: &World, id: ClusterId, component: &str) -> Duration 
     }
 }
 
+/// How long it takes from the installed chart until the last component is there, if nothing goes wrong.
+pub(crate) fn installation_path(world: &World, id: ClusterId) -> Duration {
+    let Some(cluster) = world.clusters.by_id.get(&id) else { return Duration::ZERO };
+    let Some(management) = cluster.store.get(MANAGEMENTS, "", "kcm") else { return Duration::ZERO };
+    let components = components(cluster, &management);
+    let longest = components.keys().filter(|name| *name != "capi").map(|name| installation_time(world, id, name)).max();
+    installation_time(world, id, "capi") + longest.unwrap_or_default()
+}
+
 fn report(
     cluster: &mut Cluster,
     kcm: &mut Kcm,
@@ -321,7 +333,8 @@ fn report(
         if faults.wrong_release && release != WRONG_RELEASE {
             *displaced = Some(release);
             set(management, &["spec", "release"], json!(WRONG_RELEASE));
-        } else if let (false, WRONG_RELEASE, Some(wanted)) = (faults.wrong_release, release.as_str(), displaced.take()) {
+        } else if let (false, WRONG_RELEASE, Some(wanted)) = (faults.wrong_release, release.as_str(), displaced.take())
+        {
             set(management, &["spec", "release"], json!(wanted));
         }
     });

@@ -1,8 +1,8 @@
 //! The controllers that act on a cluster: who hears of a change, and when they act.
 
 pub(super) mod catalogue;
-pub(super) mod charts;
-pub(super) mod kcm;
+pub(crate) mod charts;
+pub(crate) mod kcm;
 pub(super) mod namespaces;
 pub(super) mod nodes;
 pub(super) mod workloads;

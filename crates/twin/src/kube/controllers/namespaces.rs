@@ -63,7 +63,9 @@ fn discard_all(cluster: &mut Cluster, is_meant: impl Fn(&str, &ObjectKey, &Value
     let meant: Vec<(String, ObjectKey)> = cluster
         .store
         .everything()
-        .filter(|(kind, key, object)| is_meant(kind, key, object) && !(is_terminating(object) && has_finalizers(object)))
+        .filter(|(kind, key, object)| {
+            is_meant(kind, key, object) && !(is_terminating(object) && has_finalizers(object))
+        })
         .map(|(kind, key, _)| (kind.clone(), key.clone()))
         .collect();
     for (kind, key) in meant {

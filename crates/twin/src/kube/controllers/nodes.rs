@@ -126,6 +126,10 @@ fn report(object: &mut Value, ready: bool, message: &str, now: &str) {
         (_, message) => message,
     };
     set_condition(object, "Ready", status, reason, message, now);
+    // Heartbeats are not modelled: nothing happens between changes.
+    for condition in object["status"]["conditions"].as_array_mut().into_iter().flatten() {
+        condition["lastHeartbeatTime"] = condition["lastTransitionTime"].clone();
+    }
     let kept = |taint: &&Value| !matches!(text(taint, "/key"), NOT_READY | UNREACHABLE);
     let mut taints: Vec<Value> = list(object, "/spec/taints").iter().filter(kept).cloned().collect();
     if !ready {

@@ -62,7 +62,9 @@ fn bring_up(cluster: &mut Cluster, deployment: &Value, nodes: &[String], positio
     let wanted = deployment["spec"]["replicas"].as_u64().unwrap_or(1) as usize;
     let set_name = format!("{}-{}", name(deployment), digest(&template.to_string(), 10));
     let space = namespace(deployment);
-    let Some(replica_set) = cluster.ensure("replicasets.apps", replica_set(deployment, &set_name)) else { return false };
+    let Some(replica_set) = cluster.ensure("replicasets.apps", replica_set(deployment, &set_name)) else {
+        return false;
+    };
     retire_other_sets(cluster, deployment, &set_name);
     let set_uid = text(&replica_set, "/metadata/uid").to_owned();
     let mut pods = pods_of(cluster, space, &set_uid);

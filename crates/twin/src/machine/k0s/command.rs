@@ -296,13 +296,13 @@ fn token_invalidate(world: &mut World, key: &str, ids: &[&str]) -> Outcome {
         Ok(cluster) => cluster,
         Err(outcome) => return outcome,
     };
-    let Some(state) = world.machines.k0s_clusters.get_mut(&cluster) else { return Outcome::code(1) };
     for id in ids {
-        let before = state.tokens.len();
-        state.tokens.retain(|token| token.id != *id);
-        if state.tokens.len() == before {
+        let Some(state) = world.machines.k0s_clusters.get_mut(&cluster) else { return Outcome::code(1) };
+        let Some(position) = state.tokens.iter().position(|token| token.id == *id) else {
             return error(format!("secrets \"bootstrap-token-{id}\" not found"));
-        }
+        };
+        let token = state.tokens.remove(position);
+        token::forget(world, cluster, &token.bearer());
     }
     Outcome::says(ids.iter().map(|id| format!("token {id} deleted successfully\n")).collect::<String>())
 }

@@ -115,6 +115,36 @@ struct Member {
     started: bool,
 }
 
+/// A machine as a part of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    /// The machine's name.
+    pub name: String,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Whether it is a controller.
+    pub is_controller: bool,
+    /// Whether it is the controller that the cluster began with.
+    pub is_first: bool,
+    /// Whether workloads can run there: it has a kubelet, and no taint keeps them away.
+    pub is_schedulable: bool,
+}
+
+/// The machines that are part of a cluster, by resource id.
+pub fn memberships(world: &World) -> Vec<Membership> {
+    let membership = |machine: &super::Machine| {
+        let (k0s, service) = (&machine.k0s, machine.k0s.service.as_ref()?);
+        Some(Membership {
+            name: machine.name().to_owned(),
+            cluster: k0s.cluster.or_else(|| k0s.node.as_ref().map(|(cluster, _)| *cluster))?,
+            is_controller: service.is_controller,
+            is_first: service.is_controller && service.token_file.is_none(),
+            is_schedulable: !service.is_controller || service.no_taints && service.enable_worker,
+        })
+    };
+    world.machines.by_id.values().filter_map(membership).collect()
+}
+
 /// The machine's name, for latencies, faults and etcd.
 fn name_of(world: &World, key: &str) -> String {
     world.machines.get(key).map(|machine| machine.name().to_owned()).unwrap_or_default()

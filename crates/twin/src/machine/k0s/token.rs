@@ -65,22 +65,33 @@ pub(super) fn create(
     let (id, secret) = (draw(6), draw(16));
     let token = Token { id, secret, is_controller, expires: lifetime.map(|lifetime| world.now + lifetime) };
     let text = encode(world, cluster, &token, host);
+    let bearer = token.bearer();
+    kube::bearer_token(world, cluster, &bearer, true);
+    if let Some(lifetime) = lifetime {
+        world.after(lifetime, move |world| forget(world, cluster, &bearer));
+    }
     let state = world.machines.k0s_clusters.get_mut(&cluster)?;
     state.tokens.push(token);
     state.tokens_made += 1;
     Some(text)
 }
 
+/// The API server no longer takes the token.
+pub(super) fn forget(world: &mut World, cluster: ClusterId, bearer: &str) {
+    if world.machines.k0s_clusters.contains_key(&cluster) {
+        kube::bearer_token(world, cluster, bearer, false);
+    }
+}
+
 fn encode(world: &World, cluster: ClusterId, token: &Token, host: &str) -> String {
     // Controllers join through k0s's own API (k0s documentation, networking).
     let (user, port) = if token.is_controller { ("controller-bootstrap", 9443) } else { ("kubelet-bootstrap", 6443) };
-    let admin = kube::admin_kubeconfig(world, cluster, "https://localhost:6443");
-    let authority = admin.lines().find_map(|line| line.trim().strip_prefix("certificate-authority-data:"));
+    let authority = BASE64_STANDARD.encode(kube::certificate_authority(world, cluster));
     let text = format!(
         "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {}\n    server: https://{host}:{port}\n  \
         name: k0s\ncontexts:\n- context:\n    cluster: k0s\n    user: {user}\n  name: k0s\ncurrent-context: k0s\n\
         kind: Config\npreferences: {{}}\nusers:\n- name: {user}\n  user:\n    token: {}\n",
-        authority.unwrap_or_default().trim(),
+        authority,
         token.bearer(),
     );
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());

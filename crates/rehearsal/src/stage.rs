@@ -1,0 +1,108 @@
+//! The twin behind the product's seam.
+
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use deploy::{
+    azure::{Credentials, Endpoints},
+    seam::{Disk, Network, Severable, Stream, World},
+    secret::Secret,
+    session::Settings,
+    task::Phase,
+};
+use engine::{Clock, Holder, journal::Durability};
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng as _};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use time::OffsetDateTime;
+use twin::Twin;
+
+/// A world and the way into it.
+pub struct Stage {
+    /// The world.
+    pub twin: Twin,
+    /// What the product sees of it.
+    pub world: World,
+    /// Cuts everything that goes through [`Stage::world`].
+    pub network: Arc<Severable>,
+    seed: u64,
+}
+
+struct TwinNetwork(Twin);
+
+#[async_trait]
+impl Network for TwinNetwork {
+    async fn connect(&self, host: &str, port: u16) -> io::Result<Stream> {
+        Ok(Box::new(self.0.connect(host, port).await?))
+    }
+}
+
+struct TwinClock(Twin);
+
+impl Clock for TwinClock {
+    fn utc(&self) -> OffsetDateTime {
+        self.0.with(|world| world.utc())
+    }
+}
+
+/// A credential that the twin takes.
+pub fn credentials() -> Credentials {
+    Credentials::ServicePrincipal {
+        tenant: twin::azure::TENANT.to_owned(),
+        client_id: "00000000-0000-0000-0000-0000000000c1".to_owned(),
+        secret: Secret::new("rehearsal"),
+    }
+}
+
+impl Stage {
+    /// A new world, its agenda running.
+    pub fn new(seed: u64) -> Self {
+        let twin = Twin::new(twin::Options { seed, ..twin::Options::default() });
+        tokio::spawn(twin.clone().drive());
+        Self::on(twin, seed, seed)
+    }
+
+    /// Another way into the same world, with chance of its own: a program that starts again.
+    pub fn again(&self, chance: u64) -> Self {
+        Self::on(self.twin.clone(), self.seed, chance)
+    }
+
+    fn on(twin: Twin, seed: u64, chance: u64) -> Self {
+        let ca = twin.with(|world| world.azure.ca_pem());
+        let roots = CertificateDer::from_pem_slice(ca.as_bytes()).into_iter().collect();
+        let network = Arc::new(Severable::new(Arc::new(TwinNetwork(twin.clone()))));
+        let world = World {
+            network: network.clone(),
+            clock: Arc::new(TwinClock(twin.clone())),
+            random: Arc::new(Mutex::new(ChaCha8Rng::seed_from_u64(chance))),
+            roots,
+            files: Arc::new(Disk),
+        };
+        Self { twin, world, network, seed }
+    }
+
+    /// Settings for a session in `home` on this stage.
+    pub fn settings(&self, home: &Path, until: Phase) -> Settings {
+        Settings {
+            home: home.to_owned(),
+            world: self.world.clone(),
+            endpoints: Endpoints::default(),
+            credentials: credentials(),
+            holder: Holder {
+                user: "rehearsal".to_owned(),
+                host: "twin".to_owned(),
+                pid: std::process::id(),
+                command: String::new(),
+                since: self.world.clock.utc(),
+            },
+            owner: "rehearsal".to_owned(),
+            own_address: Some("203.0.113.7/32".to_owned()),
+            durability: Durability::Process,
+            force_regenerate: false,
+            until,
+        }
+    }
+}
