@@ -290,18 +290,25 @@ pub(super) fn set_state(world: &mut World, key: &str, state: &'static str) {
     }
 }
 
-/// `PATCH` of tags.
+/// `PATCH` of tags; of a machine also what happens to its interfaces when it goes (Azure documentation: delete options
+/// can be changed on an existing machine).
 pub(super) fn patch(world: &mut World, call: &Call, target: &Target) -> Answer {
     groups::writable(world, &target.group)?;
     locks::check(world, &target.key, locks::Intent::Write)?;
     world.azure.store.get(&target.key).ok_or_else(|| target.missing())?;
     let request = call.json()?;
     validate::tags(&request)?;
-    if request.as_object().is_some_and(|fields| fields.keys().any(|field| field != "tags")) {
-        return Err(Refusal::unsupported("PATCH of anything but tags"));
+    let interfaces = request.pointer("/properties/networkProfile/networkInterfaces").cloned();
+    let other = |name: &str| name != "tags" && !(name == "properties" && interfaces.is_some());
+    if request.as_object().is_some_and(|fields| fields.keys().any(|field| other(field))) {
+        return Err(Refusal::unsupported("PATCH of anything but tags and delete options"));
     }
     let now = world.now;
     world.azure.store.change(now, &target.key, |record| {
+        if let (Kind::VirtualMachine, Some(interfaces)) = (target.kind, interfaces) {
+            record.body["properties"]["networkProfile"]["networkInterfaces"] = interfaces.clone();
+            record.request["properties"]["networkProfile"]["networkInterfaces"] = interfaces;
+        }
         if let Some(tags) = request.get("tags") {
             record.body["tags"] = tags.clone();
             record.request["tags"] = tags.clone();

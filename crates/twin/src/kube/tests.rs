@@ -513,7 +513,8 @@ async fn five_hundred_nodes_are_watched_cheaply() {
         fixture.node(&format!("worker-{index}"), true);
     }
     let Content::Watch(mut stream) = watch.content else { panic!("not a watch") };
-    assert_eq!(stream.drain().len(), 2000);
+    // Registered, not ready for another reason, ready.
+    assert_eq!(stream.drain().len(), 1500);
     let (_, list) = fixture.get("/api/v1/nodes");
     assert_eq!(list["items"].as_array().map(Vec::len), Some(500));
 }

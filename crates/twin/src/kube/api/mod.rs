@@ -16,6 +16,8 @@ use http::Response;
 use serde_json::{Value, json};
 
 use self::request::Target;
+#[cfg(test)]
+pub(super) use self::request::Content;
 pub(super) use self::request::{Caller, Reply, Request};
 use super::{ClusterId, cluster::Cluster, cluster::enter, failure::Failure, types::ResourceType};
 use crate::{

@@ -70,7 +70,7 @@ pub(super) fn reconcile(world: &mut World, id: ClusterId, key: &ObjectKey) {
 /// How long it takes to install each chart that is there, for the first time; the longest counts.
 pub(crate) fn installation(world: &World, id: ClusterId) -> std::time::Duration {
     let Some(cluster) = world.clusters.by_id.get(&id) else { return std::time::Duration::ZERO };
-    let label = |key: &ObjectKey| format!("cluster {id} {}/{} 1", key.0, key.1);
+    let label = |key: &ObjectKey| format!("cluster {id} {}/{} 0", key.0, key.1);
     let charts = cluster.store.iter(CHARTS).map(|(key, _)| world.latency(Latency::KcmChart, &label(key)));
     charts.max().unwrap_or_default()
 }

@@ -253,7 +253,8 @@ pub(super) fn reconcile(world: &mut World, id: ClusterId) {
         }
         return;
     }
-    let components = components(cluster, &management);
+    let release = kcm.displaced_release.as_deref().unwrap_or_else(|| text(&management, "/spec/release"));
+    let components = components(cluster, &management, release);
     let offsets: BTreeMap<String, Duration> =
         components.keys().map(|component| (component.clone(), installation_time(world, id, component))).collect();
     let faults = Faults {
@@ -274,8 +275,8 @@ pub(super) fn reconcile(world: &mut World, id: ClusterId) {
 }
 
 /// The components of a Management with their templates: kcm, capi, and the providers it names.
-fn components(cluster: &Cluster, management: &Value) -> BTreeMap<String, String> {
-    let release = cluster.store.get(RELEASES, "", text(management, "/spec/release"));
+fn components(cluster: &Cluster, management: &Value, release: &str) -> BTreeMap<String, String> {
+    let release = cluster.store.get(RELEASES, "", release);
     let of_release =
         |pointer: &str| release.as_ref().map(|release| text(release, pointer).to_owned()).unwrap_or_default();
     let mut components = BTreeMap::from([
@@ -312,9 +313,11 @@ fn installation_time(world: &World, id: ClusterId, component: &str) -> Duration 
 pub(crate) fn installation_path(world: &World, id: ClusterId) -> Duration {
     let Some(cluster) = world.clusters.by_id.get(&id) else { return Duration::ZERO };
     let Some(management) = cluster.store.get(MANAGEMENTS, "", "kcm") else { return Duration::ZERO };
-    let components = components(cluster, &management);
+    let components = components(cluster, &management, text(&management, "/spec/release"));
     let longest = components.keys().filter(|name| *name != "capi").map(|name| installation_time(world, id, name)).max();
-    installation_time(world, id, "capi") + longest.unwrap_or_default()
+    let installed = installation_time(world, id, "capi") + longest.unwrap_or_default();
+    // The Management object says so when its controller looks the next time.
+    TICK * u32::try_from(installed.as_millis().div_ceil(TICK.as_millis())).unwrap_or_default()
 }
 
 fn report(
@@ -333,7 +336,9 @@ fn report(
         if faults.wrong_release && release != WRONG_RELEASE {
             *displaced = Some(release);
             set(management, &["spec", "release"], json!(WRONG_RELEASE));
-        } else if let (false, WRONG_RELEASE, Some(wanted)) = (faults.wrong_release, release.as_str(), displaced.take())
+        } else if !faults.wrong_release
+            && release == WRONG_RELEASE
+            && let Some(wanted) = displaced.take()
         {
             set(management, &["spec", "release"], json!(wanted));
         }

@@ -1,0 +1,177 @@
+//! Why a command did not do what it should: the exit code, the reason, and what to type next.
+
+use std::path::Path;
+
+use deploy::session::SessionError;
+use engine::{Failure, FailureKind, JournalError};
+use time::macros::format_description;
+
+/// The most failures that an error repeats; `status` has them all.
+const FAILURES_SHOWN: usize = 10;
+
+/// What the exit code says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// It failed; a resume may help.
+    Failed = 1,
+    /// Usage or configuration error; nothing was touched.
+    Usage = 2,
+    /// The world said no: quota, permission, capacity, credentials.
+    Refused = 3,
+    /// Somebody else holds the lease.
+    Held = 4,
+    /// Something remains after a teardown.
+    Leftovers = 5,
+    /// Interrupted, safely.
+    Interrupted = 130,
+}
+
+impl Exit {
+    /// Its name in JSON.
+    pub(crate) fn outcome(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::Refused => "refused",
+            Self::Held => "held",
+            Self::Leftovers => "leftovers",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// An error as a person meets it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct CommandError {
+    /// What the exit code says.
+    pub(crate) exit: Exit,
+    /// What failed, on what, and why.
+    pub(crate) message: String,
+    /// What to do about it, in the order in which to try.
+    pub(crate) hints: Vec<String>,
+}
+
+impl CommandError {
+    /// An error without advice.
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), hints: Vec::new() }
+    }
+
+    /// A usage or configuration error.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    /// A failure.
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self::new(Exit::Failed, message)
+    }
+
+    /// With what to do about it.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        let hint = hint.into();
+        if !self.hints.contains(&hint) {
+            self.hints.push(hint);
+        }
+        self
+    }
+
+    /// A file that cannot be used; the error of `fs_err` names it already.
+    pub(crate) fn file(error: &std::io::Error) -> Self {
+        Self::failed(error.to_string())
+    }
+
+    /// A file that has no business to look like this.
+    pub(crate) fn bad_file(path: &Path, reason: impl std::fmt::Display) -> Self {
+        Self::usage(format!("{}: {reason}", path.display()))
+    }
+}
+
+impl From<JournalError> for CommandError {
+    fn from(error: JournalError) -> Self {
+        match &error {
+            JournalError::Held { holder } => {
+                let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
+                let since = holder.since.format(format).unwrap_or_default();
+                let who = format!("{}@{} (process {})", holder.user, holder.host, holder.pid);
+                Self::new(
+                    Exit::Held,
+                    format!("another run is active: `{}` by {who} since {since}", holder.command),
+                )
+                .hint("watch it with: k0rdentctl events --follow")
+            }
+            JournalError::LostLease { .. } => Self::new(Exit::Held, error.to_string()),
+            JournalError::Newer { .. } => Self::usage(error.to_string()),
+            JournalError::Damaged { .. } | JournalError::Database { .. } | JournalError::File(_) => {
+                Self::failed(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<Failure> for CommandError {
+    fn from(failure: Failure) -> Self {
+        failures(&[failure])
+    }
+}
+
+impl From<SessionError> for CommandError {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Journal(error) => error.into(),
+            SessionError::File(error) => Self::file(&error),
+            SessionError::BadFile { path, reason } => Self::bad_file(&path, reason),
+            SessionError::Failed(found) => failures(&found),
+            SessionError::Interrupted => Self::new(Exit::Interrupted, "interrupted; the state is safe"),
+            SessionError::Leftovers(left) => {
+                Self::new(Exit::Leftovers, left).hint("look again, and delete what is left: k0rdentctl reset")
+            }
+            SessionError::NoCluster(home) => {
+                Self::usage(format!("there is no cluster in {}", home.display())).hint("make one: k0rdentctl deploy")
+            }
+        }
+    }
+}
+
+/// Several failures as one error. The world said no only if nothing simply failed.
+fn failures(found: &[Failure]) -> CommandError {
+    let refused = found.iter().any(|failure| failure.kind == FailureKind::Refused);
+    let failed = found.iter().any(|failure| {
+        matches!(failure.kind, FailureKind::Failed | FailureKind::Deadline | FailureKind::Journal)
+    });
+    let exit = if refused && !failed { Exit::Refused } else { Exit::Failed };
+    let mut lines: Vec<&str> = found.iter().take(FAILURES_SHOWN).map(|failure| failure.message.as_str()).collect();
+    let more = format!("and {} more; `k0rdentctl status` has them all", found.len().saturating_sub(FAILURES_SHOWN));
+    if found.len() > FAILURES_SHOWN {
+        lines.push(&more);
+    }
+    let error = CommandError::new(exit, lines.join("\n"));
+    found.iter().filter_map(|failure| failure.advice.clone()).fold(error, CommandError::hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exit(failures: Vec<Failure>) -> Exit {
+        CommandError::from(SessionError::Failed(failures)).exit
+    }
+
+    #[test]
+    fn the_exit_code_tells_refusals_from_failures() {
+        assert_eq!(exit(vec![Failure::refused("quota")]), Exit::Refused);
+        assert_eq!(exit(vec![Failure::refused("quota"), Failure::new("SSH")]), Exit::Failed);
+        let late = Failure { kind: FailureKind::Deadline, ..Failure::new("late") };
+        assert_eq!(exit(vec![late]), Exit::Failed);
+    }
+
+    #[test]
+    fn many_failures_are_cut_and_advice_is_not_repeated() {
+        let failure = |number| Failure::new(format!("failure {number}")).advise("Try again.");
+        let error = CommandError::from(SessionError::Failed((0..12).map(failure).collect()));
+        assert_eq!(error.message.lines().count(), 11);
+        assert!(error.message.ends_with("and 2 more; `k0rdentctl status` has them all"));
+        assert_eq!(error.hints, ["Try again."]);
+    }
+}
