@@ -111,21 +111,22 @@ fn finish(world: &mut World, key: &str) {
     write_files(machine, &configuration, true);
     let script = runcmd_script(&configuration);
     machine.cloud_init.configuration = configuration;
-    let (code, spent) = if script.is_empty() { (0, Duration::ZERO) } else { run_script(world, key, &script) };
+    let (outcome, spent) = run_script(world, key, &script);
+    if let Some(machine) = world.machines.get_mut(key) {
+        let output = [outcome.stdout, outcome.stderr].concat();
+        machine.files.put("/var/log/cloud-init-output.log", output, 0o640, "root");
+    }
     let name = world.machines.get(key).map(|machine| machine.name().to_owned()).unwrap_or_default();
-    let failed = world.faults.strikes(FaultKind::CloudInitError, &name) || code != 0;
+    let failed = world.faults.strikes(FaultKind::CloudInitError, &name) || outcome.code != 0;
     world.after_in_machine(key, spent, move |world, key| done(world, key, failed));
 }
 
 /// Runs what `runcmd` asks for, as root, in one go; the time that it takes is handed back.
-fn run_script(world: &mut World, key: &str, script: &str) -> (u32, Duration) {
-    let Some(mut shell) = shell::Shell::during_boot(world, key) else { return (1, Duration::ZERO) };
+fn run_script(world: &mut World, key: &str, script: &str) -> (shell::Outcome, Duration) {
+    let Some(mut shell) = shell::Shell::during_boot(world, key) else { return Default::default() };
     // During boot the shell never waits: it counts the time instead, and so is done at once.
-    let code = match shell.run(script).now_or_never() {
-        Some(Ok(outcome)) => outcome.code,
-        _ => 1,
-    };
-    (code, shell.spent())
+    let outcome = shell.run(script).now_or_never().and_then(Result::ok).unwrap_or_else(|| shell::Outcome::code(1));
+    (outcome, shell.spent())
 }
 
 fn done(world: &mut World, key: &str, failed: bool) {

@@ -136,7 +136,7 @@ impl Files {
     /// Makes a directory and its parents as root would, without asking.
     pub(super) fn put_directory(&mut self, path: &str, mode: u32, owner: &str) {
         if path != "/" && !self.0.contains_key(parent(path)) {
-            self.put_directory(&parent(path).to_owned(), 0o755, "root");
+            self.put_directory(parent(path), 0o755, "root");
         }
         let node = Node { content: None, mode, owner: owner.into(), group: owner.into() };
         self.0.insert(path.into(), node);
@@ -145,7 +145,7 @@ impl Files {
     /// Writes a file and makes its parents, without asking.
     pub(super) fn put(&mut self, path: &str, bytes: impl Into<Vec<u8>>, mode: u32, owner: &str) {
         if !self.0.contains_key(parent(path)) {
-            self.put_directory(&parent(path).to_owned(), 0o755, "root");
+            self.put_directory(parent(path), 0o755, "root");
         }
         let node = Node { content: Some(bytes.into()), mode, owner: owner.into(), group: owner.into() };
         self.0.insert(path.into(), node);
@@ -233,7 +233,7 @@ impl Files {
         match self.0.get(path) {
             Some(node) if node.is_directory() && parents => return Ok(()),
             Some(_) => return Err(FileError::Exists),
-            None if parents => self.make_directory(&parent(path).to_owned(), true, 0o755, who)?,
+            None if parents => self.make_directory(parent(path), true, 0o755, who)?,
             None => {}
         }
         self.pass(path, who)?;

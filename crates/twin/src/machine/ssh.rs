@@ -20,6 +20,9 @@ use crate::{FaultKind, Latency, Twin, World, kube};
 /// Characters of a command line that the ledger keeps.
 const LEDGER_CHARACTERS: usize = 200;
 
+/// Sessions that one connection may have at a time (`MaxSessions` of sshd, its default).
+const SESSIONS_LIMIT: usize = 10;
+
 /// Serves one connection to the sshd of a machine. Boxed, because one may lead through another.
 pub(super) fn serve<Stream>(twin: Twin, key: String, stream: Stream) -> Pin<Box<dyn Future<Output = ()> + Send>>
 where
@@ -38,7 +41,14 @@ where
             let _ = tokio::io::copy(&mut wire, &mut tokio::io::sink()).await;
             return;
         }
-        let login = Login { twin, key, user: String::new(), waiting: BTreeMap::new(), has_terminal: false };
+        let login = Login {
+            twin,
+            key,
+            user: String::new(),
+            waiting: BTreeMap::new(),
+            running: Arc::default(),
+            has_terminal: false,
+        };
         if let Ok(session) = server::run_stream(config, wire, login).await {
             // How a connection ends is the client's concern.
             let _ = session.await;
@@ -76,6 +86,8 @@ struct Login {
     key: String,
     user: String,
     waiting: BTreeMap<u32, Channel<Msg>>,
+    /// Held by everything that runs.
+    running: Arc<()>,
     has_terminal: bool,
 }
 
@@ -102,6 +114,7 @@ impl Login {
             user: self.user.clone(),
             handle: session.handle(),
             channel,
+            _running: self.running.clone(),
         };
         Some((job, input))
     }
@@ -132,6 +145,10 @@ impl server::Handler for Login {
         reply: ChannelOpenHandle,
         _session: &mut server::Session,
     ) -> Result<(), Self::Error> {
+        if self.waiting.len() + Arc::strong_count(&self.running) > SESSIONS_LIMIT {
+            reply.reject(ChannelOpenFailure::ConnectFailed).await;
+            return Ok(());
+        }
         self.waiting.insert(channel.id().into(), channel);
         reply.accept().await;
         Ok(())
@@ -257,6 +274,7 @@ struct Job {
     user: String,
     handle: server::Handle,
     channel: ChannelId,
+    _running: Arc<()>,
 }
 
 impl Job {

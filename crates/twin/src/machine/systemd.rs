@@ -1,5 +1,7 @@
 //! systemd: units, their states, and the journal.
 
+use std::time::Duration;
+
 use super::{Machine, k0s, wireguard};
 use crate::World;
 
@@ -129,14 +131,14 @@ pub(super) fn start(world: &mut World, key: &str, unit: &str) -> Result<(), Stri
     let Some(machine) = world.machines.get(key) else { return Ok(()) };
     let Some(kind) = kind(machine, unit) else { return Err(format!("Unit {unit}.service not found.")) };
     let state = machine.units.get(unit).map(|unit| unit.state).unwrap_or_default();
-    if matches!(state, State::Active | State::Exited | State::Restarting) {
+    let is_coming_back = state == State::Restarting && matches!(kind, Kind::K0s);
+    if matches!(state, State::Active | State::Exited) || is_coming_back {
         return Ok(());
     }
     match kind {
         Kind::WireGuard(interface) => match wireguard::up(world, key, &interface) {
             Ok(()) => set_state(world, key, unit, State::Exited),
             Err(reason) => {
-                set_state(world, key, unit, State::Failed);
                 log(world, key, unit, "wg-quick", reason.clone());
                 log(
                     world,
@@ -145,6 +147,7 @@ pub(super) fn start(world: &mut World, key: &str, unit: &str) -> Result<(), Stri
                     "systemd",
                     format!("Failed to start {unit}.service - WireGuard via wg-quick(8)."),
                 );
+                failed(world, key, unit);
                 return Err(reason);
             }
         },
@@ -155,6 +158,40 @@ pub(super) fn start(world: &mut World, key: &str, unit: &str) -> Result<(), Stri
         Kind::Plain => set_state(world, key, unit, State::Active),
     }
     Ok(())
+}
+
+/// A unit has failed: it stays so, or is started again if a drop-in says so.
+fn failed(world: &mut World, key: &str, unit: &str) {
+    let Some(machine) = world.machines.get_mut(key) else { return };
+    let Some(delay) = restart_delay(machine, unit) else { return set_state(world, key, unit, State::Failed) };
+    let entry = machine.units.entry(unit.into()).or_default();
+    entry.restarts += 1;
+    let attempt = entry.restarts;
+    set_state(world, key, unit, State::Restarting);
+    let unit = unit.to_owned();
+    world.after_in_machine(key, delay, move |world, key| {
+        let found = world.machines.get(key).and_then(|machine| machine.units.get(&unit));
+        if found.is_some_and(|found| found.state == State::Restarting && found.restarts == attempt) {
+            // A further failure is handled as this one was.
+            let _ = start(world, key, &unit);
+        }
+    });
+}
+
+/// How long systemd waits before it starts a failed unit again, if its drop-ins want that (100 ms unless they say:
+/// systemd documentation, `RestartSec`).
+fn restart_delay(machine: &Machine, unit: &str) -> Option<Duration> {
+    let directory = format!("/etc/systemd/system/{unit}.service.d");
+    let files = machine.files.names(&directory);
+    let text: String = files
+        .iter()
+        .filter_map(|name| machine.files.text(&format!("{directory}/{name}")))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let setting = |name: &str| text.lines().filter_map(|line| line.trim().strip_prefix(name)).next_back();
+    let wanted = setting("Restart=").is_some_and(|when| ["on-failure", "always"].contains(&when.trim()));
+    let seconds = setting("RestartSec=").and_then(|text| text.trim().trim_end_matches('s').parse().ok());
+    wanted.then(|| seconds.map_or(Duration::from_millis(100), Duration::from_secs))
 }
 
 /// Stops a unit; nothing happens if it does not run.

@@ -352,6 +352,55 @@ async fn a_wireguard_that_is_down_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_drop_in_lets_a_failed_mesh_try_again() {
+    let drop_in = "write_files:\n  - path: /etc/systemd/system/wg-quick@wg0.service.d/10-retry.conf\n    \
+        content: \"[Service]\\nRestart=on-failure\\nRestartSec=5\\n\"\n";
+    let start = "runcmd:\n  - [systemctl, daemon-reload]\n  - [systemctl, enable, wg-quick@wg0.service]\n  \
+        - [systemctl, start, --no-block, wg-quick@wg0.service]\n";
+    let (before, _) = careful_config().split_once("write_files:").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let twin = world(vec![spec(1, &format!("{before}{drop_in}{start}"))]);
+    let session = login(&twin, 1).await;
+    ok(&session, "cloud-init status --wait").await;
+    assert_eq!(run(&session, "systemctl is-active wg-quick@wg0.service").await.1, "activating\n");
+    run_with(&session, "sudo install -D /dev/stdin /etc/wireguard/wg0.conf", mesh_config(1).as_bytes()).await;
+    twin.sleep(Duration::from_secs(6)).await;
+    ok(&session, "systemctl is-active wg-quick@wg0.service && systemctl is-enabled wg-quick@wg0.service").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_carries_ten_sessions_at_a_time() {
+    let twin = world(vec![spec(1, &careful_config())]);
+    let session = login(&twin, 1).await;
+    let mut channels = Vec::new();
+    for _ in 0..10 {
+        let channel = session.channel_open_session().await.unwrap();
+        channel.exec(true, "sleep 5").await.unwrap();
+        channels.push(channel);
+    }
+    assert!(session.channel_open_session().await.is_err());
+    assert_eq!(collect(&mut channels[0]).await.0, 0);
+    twin.sleep(Duration::from_secs(1)).await;
+    assert!(session.channel_open_session().await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_seed_is_the_same_world() {
+    let mut ledgers = Vec::new();
+    for _ in 0..2 {
+        let twin = world((1..=5).map(|number| spec(number, &careful_config())).collect());
+        let commands = (1..=5).map(async |number| {
+            let session = login(&twin, number).await;
+            ok(&session, "cloud-init status --wait").await;
+            ok(&session, "echo done | sudo tee /etc/done").await;
+        });
+        futures::future::join_all(commands).await;
+        ledgers.push(twin.with(|world| std::mem::take(&mut world.ledger.entries)));
+    }
+    assert!(ledgers[0].len() > 10);
+    assert_eq!(ledgers[0], ledgers[1]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn faults_of_the_port_and_of_the_boot() {
     let twin = world(vec![]);
     let fault = |name, times| Fault { name, target: None, times };

@@ -155,7 +155,7 @@ pub(super) fn last_field(path: &[String]) -> &str {
 
 fn is_item(item: &Value, segment: &str) -> bool {
     if let Some(value) = segment.strip_prefix("v:") {
-        return item.to_string() == value;
+        return serde_json::from_str::<Value>(value).is_ok_and(|wanted| *item == wanted);
     }
     let identity: Value =
         segment.strip_prefix("k:").and_then(|keys| serde_json::from_str(keys).ok()).unwrap_or_default();

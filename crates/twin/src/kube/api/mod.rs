@@ -15,9 +15,9 @@ mod write;
 use http::Response;
 use serde_json::{Value, json};
 
-use self::request::Target;
 #[cfg(test)]
 pub(super) use self::request::Content;
+use self::request::Target;
 pub(super) use self::request::{Caller, Reply, Request};
 use super::{ClusterId, cluster::Cluster, cluster::enter, failure::Failure, types::ResourceType};
 use crate::{

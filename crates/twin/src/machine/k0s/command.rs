@@ -392,6 +392,7 @@ fn reset(world: &mut World, key: &str) -> Answer {
 
 /// Everything that k0s has left on the disk goes, except its configuration and its binary.
 fn wipe(world: &mut World, key: &str) -> Outcome {
+    process::stop(world, key);
     let Some(machine) = world.machines.get_mut(key) else { return Outcome::code(1) };
     for unit in ["k0scontroller", "k0sworker"] {
         let _ = machine.files.remove(&systemd::path(unit), false, &Who::root());

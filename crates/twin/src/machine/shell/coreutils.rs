@@ -153,7 +153,7 @@ fn has(options: &[(char, String)], letter: char) -> bool {
     options.iter().any(|(option, _)| *option == letter)
 }
 
-fn value<'a>(options: &'a [(char, String)], letter: char) -> Option<&'a str> {
+fn value(options: &[(char, String)], letter: char) -> Option<&str> {
     options.iter().find(|(option, _)| *option == letter).map(|(_, value)| value.as_str())
 }
 
@@ -538,13 +538,14 @@ fn install(machine: &mut Machine, call: &Call<'_>) -> Outcome {
         path = format!("{path}/{}", from.rsplit('/').next().unwrap_or_default());
     }
     // The old file is removed first, as the program does it: its mode does not matter.
-    let written = has(&options, 'D')
-        .then(|| machine.files.make_directory(parent(&path), true, 0o755, call.who))
-        .unwrap_or(Ok(()))
-        .and_then(|()| match machine.files.remove(&path, false, call.who) {
-            Err(FileError::NotFound) | Ok(()) => machine.files.write(&path, &bytes, false, 0o600, call.who),
-            Err(error) => Err(error),
-        });
+    let directories = match has(&options, 'D') {
+        true => machine.files.make_directory(parent(&path), true, 0o755, call.who),
+        false => Ok(()),
+    };
+    let written = directories.and_then(|()| match machine.files.remove(&path, false, call.who) {
+        Err(FileError::NotFound) | Ok(()) => machine.files.write(&path, &bytes, false, 0o600, call.who),
+        Err(error) => Err(error),
+    });
     match written.and_then(|()| finish(machine, &path)) {
         Ok(()) => Outcome::code(0),
         Err(FileError::NotPermitted) => {

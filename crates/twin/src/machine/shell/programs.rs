@@ -34,6 +34,7 @@ struct Asked {
     properties: Vec<String>,
     value: bool,
     now: bool,
+    no_block: bool,
     quiet: bool,
 }
 
@@ -45,6 +46,7 @@ fn asked(arguments: &[String]) -> Asked {
             "-p" | "--property" => asked.properties.extend(arguments.next().into_iter().flat_map(|list| split(list))),
             "--value" => asked.value = true,
             "--now" => asked.now = true,
+            "--no-block" => asked.no_block = true,
             "-q" | "--quiet" => asked.quiet = true,
             option if option.starts_with("--property=") => {
                 asked.properties.extend(split(&option["--property=".len()..]));
@@ -120,10 +122,10 @@ fn systemctl_unit(world: &mut World, key: &str, asked: &Asked, unit: &str) -> Ou
         "start" | "restart" if !known => {
             Outcome::fails(5, format!("Failed to {} {unit}.service: Unit {unit}.service not found.", asked.verb))
         }
-        "start" => job(unit, systemd::start(world, key, unit)),
+        "start" => job(asked, unit, systemd::start(world, key, unit)),
         "restart" | "try-restart" => {
             systemd::stop(world, key, unit);
-            job(unit, systemd::start(world, key, unit))
+            job(asked, unit, systemd::start(world, key, unit))
         }
         "stop" if !known => {
             Outcome::fails(5, format!("Failed to stop {unit}.service: Unit {unit}.service not loaded."))
@@ -153,9 +155,11 @@ fn systemctl_unit(world: &mut World, key: &str, asked: &Asked, unit: &str) -> Ou
     }
 }
 
-fn job(unit: &str, result: Result<(), String>) -> Outcome {
+fn job(asked: &Asked, unit: &str, result: Result<(), String>) -> Outcome {
     match result {
         Ok(()) => Outcome::code(0),
+        // Whoever does not wait for the job does not hear of its end.
+        Err(_) if asked.no_block => Outcome::code(0),
         Err(_) => Outcome::fails(
             1,
             format!(
@@ -177,7 +181,7 @@ fn enable(world: &mut World, key: &str, unit: &str, asked: &Asked) -> Outcome {
         outcome.stderr = format!("Removed \"{link}\".\n").into_bytes();
     }
     if asked.now && on {
-        outcome.then(job(unit, systemd::start(world, key, unit)));
+        outcome.then(job(asked, unit, systemd::start(world, key, unit)));
     } else if asked.now {
         systemd::stop(world, key, unit);
     }

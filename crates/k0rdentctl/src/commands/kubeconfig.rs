@@ -1,0 +1,38 @@
+//! `kubeconfig`: the administrator's kubeconfig on this computer.
+
+use deploy::{environment::Access, k0s::API_PORT};
+use serde_json::json;
+
+use crate::{
+    commands::{Context, FORMAT_VERSION, ssh::look},
+    error::CommandError,
+    world::reach,
+};
+
+/// Prints its path. If it is missing, the first controller is asked for it.
+pub(crate) async fn run(context: &Context) -> Result<u8, CommandError> {
+    let deployment = look(context, &reach(context)?, "kubeconfig").await?;
+    let cluster = deployment.topology.cluster_id.as_str();
+    let leader = deployment.node(deployment.leader());
+    let server = format!("https://{}:{API_PORT}", leader.mesh_address);
+    let file = deployment.kubeconfig_file();
+    let path = deployment.environment.path(&file);
+    if !path.is_file() {
+        let content = deployment.admin().await?.kubeconfig(cluster, &server);
+        let written = deployment.environment.write(&file, content.expose(), Access::Secret);
+        written.map_err(|error| CommandError::file(&error))?;
+    }
+    if context.printer.is_json() {
+        let document = json!({"format_version": FORMAT_VERSION, "cluster_id": cluster, "path": path, "server": server});
+        context.printer.document(&document);
+        return Ok(0);
+    }
+    context.printer.result(&path.display().to_string());
+    let script = path.with_file_name("kubeconfig-env.sh");
+    if script.is_file() {
+        context.printer.say(&format!("in a shell:       . {}", script.display()));
+    }
+    context.printer.say(&format!("its server is {server}, an address in the mesh; without the mesh:"));
+    context.printer.say(&format!("                  {}", context.command("exec -- kubectl get nodes")));
+    Ok(0)
+}

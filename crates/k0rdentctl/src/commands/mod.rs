@@ -1,0 +1,147 @@
+//! The commands, one file each, and what they have in common: from the command line to an exit code.
+
+mod config;
+mod completions;
+mod deploy;
+mod events;
+mod exec;
+mod init;
+mod kubeconfig;
+mod plan;
+mod reset;
+mod run;
+mod ssh;
+mod status;
+mod twin;
+mod version;
+
+use std::{io::Write as _, process::ExitCode};
+
+use serde_json::{Value, json};
+
+use crate::{
+    arguments::{self, Arguments, Command, Global},
+    error::{CommandError, Exit},
+    printer::{BAD, GOOD, Printer},
+    rehearse,
+    settings::Surroundings,
+};
+
+/// The version of the format of our own JSON documents.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+/// What every command gets.
+pub(crate) struct Context {
+    /// Options of every command.
+    pub(crate) global: Global,
+    /// Where we are.
+    pub(crate) surroundings: Surroundings,
+    /// How we print.
+    pub(crate) printer: Printer,
+}
+
+impl Context {
+    /// A command line to type next, with the options that lead to the same environment.
+    pub(crate) fn command(&self, rest: &str) -> String {
+        let mut words = vec!["k0rdentctl".to_owned()];
+        let mut option = |name: &str, value: &std::path::Path| {
+            words.extend([name.to_owned(), shell_words::quote(&value.display().to_string()).into_owned()]);
+        };
+        if self.global.home != std::path::Path::new("./.k0rdent") {
+            option("--home", &self.global.home);
+        }
+        if let Some(config) = &self.global.config {
+            option("--config", config);
+        }
+        if let Some(twin) = &self.global.twin {
+            option("--twin", twin);
+        }
+        words.push(rest.to_owned());
+        words.join(" ")
+    }
+
+    /// Asks whether to go on; `wanted` is the answer that means yes, in any case.
+    pub(crate) fn confirm(&self, yes: bool, question: &str, wanted: &[&str]) -> Result<bool, CommandError> {
+        if yes {
+            return Ok(true);
+        }
+        if !self.surroundings.interactive {
+            return Err(CommandError::usage("nobody is there to answer; nothing was touched")
+                .hint("say -y to go on without a question"));
+        }
+        self.printer.ask(question);
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).map_err(|error| CommandError::usage(error.to_string()))?;
+        Ok(wanted.iter().any(|wanted| wanted.eq_ignore_ascii_case(answer.trim())))
+    }
+}
+
+/// Runs the program.
+pub(crate) fn main() -> ExitCode {
+    let surroundings = Surroundings::read();
+    let Arguments { global, command } = match arguments::parse(surroundings.arguments.clone(), surroundings.width) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _nobody_there = error.print().and_then(|()| std::io::stdout().flush());
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
+        }
+    };
+    let context = Context { printer: Printer::new(&global, &surroundings), global, surroundings };
+    let is_stream = matches!(command, Command::Deploy(_) | Command::Reset(_));
+    match dispatch(&context, command) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            show(&context, &error, is_stream);
+            ExitCode::from(error.exit as u8)
+        }
+    }
+}
+
+/// One line for each command. The number is the exit code.
+fn dispatch(context: &Context, command: Command) -> Result<u8, CommandError> {
+    match command {
+        Command::Init { template } => init::run(context, &template),
+        Command::Config(command) => config::run(context, command),
+        Command::Plan => block_on(plan::run(context)),
+        Command::Deploy(arguments) => block_on(deploy::run(context, &arguments)),
+        Command::Reset(confirmation) => block_on(reset::run(context, confirmation)),
+        Command::Status => status::run(context),
+        Command::Events { follow } => block_on(events::run(context, follow)),
+        Command::Ssh { node, command } => block_on(ssh::run(context, &node, &command)),
+        Command::Kubeconfig => block_on(kubeconfig::run(context)),
+        Command::Exec { command } => block_on(exec::run(context, &command)),
+        // It makes a runtime of its own, with a clock of its own.
+        Command::Rehearse(arguments) => rehearse::run(context, &arguments),
+        Command::Twin(command) => block_on(twin::run(context, command)),
+        Command::Version => version::run(context),
+        Command::Completions { shell } => completions::run(context, shell),
+    }
+}
+
+/// Runs a command's future on this thread.
+fn block_on(command: impl Future<Output = Result<u8, CommandError>>) -> Result<u8, CommandError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| CommandError::failed(format!("no runtime: {error}")))?;
+    let result = runtime.block_on(command);
+    // Somebody may still wait for the next key of the keyboard.
+    runtime.shutdown_background();
+    result
+}
+
+/// An error for people; and, where the result is a stream for programs, its last object.
+fn show(context: &Context, error: &CommandError, is_stream: bool) {
+    let printer = &context.printer;
+    printer.marked(BAD, "error", &error.message);
+    error.hints.iter().for_each(|hint| printer.marked(GOOD, "hint", hint));
+    if is_stream && printer.is_json() {
+        let mut last = ending(error.exit.outcome(), error.exit as u8);
+        last["message"] = json!(error.message);
+        last["hints"] = json!(error.hints);
+        printer.object(&last);
+    }
+}
+
+/// The last object of a stream.
+pub(crate) fn ending(outcome: &str, exit_code: u8) -> Value {
+    json!({"format_version": FORMAT_VERSION, "outcome": outcome, "exit_code": exit_code})
+}

@@ -1,0 +1,72 @@
+//! What `deploy` and `reset` have in common: they are watched while they run, and can be asked to stop.
+
+use std::{pin::pin, time::Duration};
+
+use deploy::session::{Finished, Session, SessionError, Watching};
+use engine::{Message, Stop, pause};
+use tokio::{sync::watch, time::timeout};
+
+use crate::{
+    commands::Context, configuration::Configuration, error::CommandError, signals::Signals, views::run::View,
+};
+
+/// How often the live lines move.
+const TICK: Duration = Duration::from_millis(100);
+/// How long a run that must end at once may take to say so in the journal.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What is to run.
+pub(crate) enum Run<'a> {
+    /// Bring the cluster up.
+    Deploy(&'a Configuration),
+    /// Take it down.
+    Reset,
+}
+
+impl Run<'_> {
+    /// The command's name.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Deploy(_) => "deploy",
+            Self::Reset => "reset",
+        }
+    }
+
+    async fn start(&self, session: &Session, watching: Watching<'_>) -> Result<Finished, SessionError> {
+        match self {
+            Self::Deploy(configuration) => session.deploy(&configuration.text, &configuration.config, watching).await,
+            Self::Reset => session.reset(watching).await,
+        }
+    }
+}
+
+/// Runs it to its end, shows what happens, and heeds signals: the first lets running steps settle, the second ends the
+/// run at once.
+pub(crate) async fn watch(context: &Context, session: &Session, run: Run<'_>) -> Result<Finished, CommandError> {
+    let mut signals = Signals::listen()?;
+    let view = View::new(context);
+    let listener = |message: &Message| view.see(message);
+    let (stop, receiver) = watch::channel(Stop::No);
+    let mut running = pin!(run.start(session, Watching { stop: receiver, listener: &listener, faults: None }));
+    let result = loop {
+        tokio::select! {
+            biased;
+            result = &mut running => break result,
+            _ = signals.next() => {
+                let again = *stop.borrow() != Stop::No;
+                stop.send_replace(if again { Stop::Now } else { Stop::Gently });
+                if again {
+                    break timeout(LAST_WORDS, &mut running).await.unwrap_or(Err(SessionError::Interrupted));
+                }
+                view.say("stopping: what runs may settle for 30 s; press Ctrl-C again to stop at once");
+            }
+            () = pause(TICK) => view.tick(),
+        }
+    };
+    view.end();
+    let again = |rest: &str| format!("continue with: {}", context.command(rest));
+    result.map_err(|error| match error {
+        SessionError::Interrupted => CommandError::from(error).hint(again(run.name())),
+        error => error.into(),
+    })
+}
