@@ -154,12 +154,6 @@ pub fn k0sctl_config(config: &Config, topology: &Topology, key_path: &str) -> St
     .unwrap_or_default()
 }
 
-/// The version that a node reports for this k0s version: `v1.33.2+k0s` for `v1.33.2+k0s.0` (k0s source: the kubelet is
-/// built with the suffix `+k0s`).
-pub fn kubelet_version(k0s_version: &str) -> &str {
-    k0s_version.rsplit_once('.').filter(|(rest, _)| rest.ends_with("+k0s")).map_or(k0s_version, |(rest, _)| rest)
-}
-
 /// A file to be sourced by a shell, from anywhere.
 pub fn kubeconfig_env(kubeconfig_file_name: &str) -> String {
     format!(

@@ -10,7 +10,11 @@ use russh::{
     client::{self, AuthResult},
     keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKey},
 };
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    sync::Mutex,
+    time::timeout,
+};
 
 use crate::seam::{Network, Stream, World, pause};
 
@@ -208,6 +212,50 @@ impl Connection {
         Ok(Output { code, stdout: text(stdout), stderr: text(stderr) })
     }
 
+    /// Runs a command for as long as it takes, with the caller's own input and outputs; any exit code is an answer.
+    pub async fn attach(
+        &self,
+        command: &str,
+        mut input: impl AsyncRead + Unpin,
+        mut output: impl AsyncWrite + Unpin,
+        mut errors: impl AsyncWrite + Unpin,
+    ) -> Result<u32, SshError> {
+        let broken = |cause: String| SshError::Unreachable { host: self.target.host.clone(), cause };
+        let ssh_broke = |error: russh::Error| broken(format!("SSH: {error}"));
+        let channel = self.handle.channel_open_session().await.map_err(ssh_broke)?;
+        channel.exec(true, command).await.map_err(ssh_broke)?;
+        let (mut answers, questions) = channel.split();
+        let feed = async {
+            let mut writer = std::pin::pin!(questions.make_writer());
+            // The command may end without reading its input.
+            let _ended = tokio::io::copy(&mut input, &mut writer).await;
+            let _ended = questions.eof().await;
+            std::future::pending::<()>().await
+        };
+        let answer = async {
+            let mut code = None;
+            while let Some(message) = answers.wait().await {
+                match message {
+                    ChannelMsg::Data { data } => output.write_all(&data).await?,
+                    ChannelMsg::ExtendedData { data, .. } => errors.write_all(&data).await?,
+                    ChannelMsg::ExitStatus { exit_status } => code = Some(exit_status),
+                    ChannelMsg::ExitSignal { .. } => code = Some(255),
+                    _ => {}
+                }
+                output.flush().await?;
+                errors.flush().await?;
+            }
+            io::Result::Ok(code)
+        };
+        let code = tokio::select! {
+            biased;
+            code = answer => code,
+            () = feed => Ok(None),
+        };
+        let code = code.map_err(|error| broken(format!("nobody takes the output: {error}")))?;
+        code.ok_or_else(|| broken("the connection broke while a command was running".to_owned()))
+    }
+
     /// Opens a connection from the machine to `host` and `port` as seen from there.
     pub async fn tunnel(&self, host: &str, port: u16) -> Result<Stream, SshError> {
         let channel = self
@@ -328,7 +376,8 @@ impl Remote {
 
     /// Writes a file with its mode and owner from its first byte, making the directories above it.
     pub async fn upload(&self, path: &str, content: &[u8], mode: &str, owner: &str) -> Result<(), SshError> {
-        let command = format!("sudo install -D -m {mode} -o {owner} -g {owner} /dev/stdin {path}");
+        // Through `cat`, because sshd may give a command a socket for its input, and a socket cannot be opened by name.
+        let command = format!("cat | sudo install -D -m {mode} -o {owner} -g {owner} /dev/stdin {path}");
         self.run_with(&command, Some(content), Duration::from_secs(60)).await.map(drop)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use engine::{Outcome, Record, State, StepState, StepStatus};
+use engine::{Decision, Outcome, Plan, PlannedStep, Record, State, StepState, StepStatus};
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -10,7 +10,7 @@ use crate::{
     config::Config,
     steps::k0rdent::ManagementSeen,
     task::{Phase, Task},
-    topology::Topology,
+    topology::{ClusterId, Topology},
 };
 
 /// The version of the views' format.
@@ -212,6 +212,85 @@ fn node_status(state: &State, topology: &Topology, node: usize) -> NodeStatus {
         private_ip: planned.private_address.to_string(),
         mesh_ip: planned.mesh_address.to_string(),
         state: machine_state,
+    }
+}
+
+/// A plan, with what it will cost.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlanView {
+    /// The version of this format.
+    pub format_version: u32,
+    /// The cluster; absent if it has no name yet.
+    pub cluster_id: Option<String>,
+    /// How many steps run.
+    pub steps_to_run: usize,
+    /// How long they usually take.
+    pub expected_seconds: u64,
+    /// What they ask of Azure.
+    pub requests: Requests,
+    /// The phases.
+    pub phases: Vec<PlannedPhase>,
+    /// The steps in order.
+    pub steps: Vec<PlannedStep>,
+}
+
+/// Requests to Azure that a plan is expected to need.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Requests {
+    /// An estimate: they depend on how often somebody has to look.
+    pub reads: usize,
+    /// One for each thing that is created.
+    pub writes: usize,
+}
+
+/// A phase of a plan.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedPhase {
+    /// Its name.
+    pub name: &'static str,
+    /// How many steps it has.
+    pub steps: usize,
+    /// How many of them run.
+    pub to_run: usize,
+}
+
+impl PlanView {
+    /// What is to be known about a plan; the cluster if it has a name already.
+    pub fn of(plan: &Plan, cluster: Option<&ClusterId>) -> Self {
+        let runs = |step: &&PlannedStep| step.decision == Decision::Run;
+        let phase = |phase: &Phase| {
+            let steps: Vec<&PlannedStep> = plan.steps.iter().filter(|step| step.phase == phase.name()).collect();
+            let to_run = steps.iter().copied().filter(runs).count();
+            PlannedPhase { name: phase.name(), steps: steps.len(), to_run }
+        };
+        Self {
+            format_version: FORMAT_VERSION,
+            cluster_id: cluster.map(ToString::to_string),
+            steps_to_run: plan.to_run(),
+            expected_seconds: plan.usual().as_secs(),
+            requests: Requests::of(plan),
+            phases: Phase::DEPLOY.iter().map(phase).filter(|phase| phase.steps > 0).collect(),
+            steps: plan.steps.clone(),
+        }
+    }
+}
+
+impl Requests {
+    /// Looking at what exists takes about ten requests, and preflight another ten. While something is created, its
+    /// list is read about once a second, together with that of others of its kind; machines take longest (guess).
+    fn of(plan: &Plan) -> Self {
+        let creates = ["resource-group", "ssh-key", "security-group", "virtual-network", "public-address", "interface", "create"];
+        let verb = |step: &PlannedStep| step.id.as_str().rsplit('/').next().unwrap_or_default().to_owned();
+        let runs: Vec<&PlannedStep> = plan.steps.iter().filter(|step| step.decision == Decision::Run).collect();
+        let writes = runs.iter().filter(|step| creates.contains(&verb(step).as_str())).count();
+        let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
+        for step in &runs {
+            if creates.contains(&verb(step).as_str()) || verb(step) == "provisioned" {
+                kinds.insert(verb(step), step.usual.as_secs());
+            }
+        }
+        let looks = if runs.iter().any(|step| verb(step) == "preflight") { 20 } else { 10 };
+        Self { reads: looks + usize::try_from(kinds.values().sum::<u64>()).unwrap_or_default(), writes }
     }
 }
 

@@ -106,7 +106,8 @@ pub(crate) enum Phase {
     /// Keys and files.
     Prepare,
     /// What the machines share in Azure.
-    Network,
+    #[value(alias = "network")]
+    Infrastructure,
     /// The machines.
     Machines,
     /// The encrypted network between them.
@@ -202,8 +203,8 @@ pub(crate) struct Deploy {
     /// Do not ask first.
     #[command(flatten)]
     pub(crate) confirmation: Confirmation,
-    /// Do not wait for the last steps to be ready
-    #[arg(long)]
+    /// Stop when Kubernetes runs, without k0rdent: as with --until k0s
+    #[arg(long, conflicts_with = "until")]
     pub(crate) no_wait: bool,
     /// Stop after this phase
     #[arg(long, value_name = "PHASE", value_enum)]

@@ -1,4 +1,5 @@
 //! Rehearsals for tests.
+#![allow(dead_code, reason = "each test binary uses what it needs")]
 
 use deploy::config;
 use engine::Stop;
@@ -6,44 +7,47 @@ use rehearsal::{Report, Script, rehearse};
 use tokio::sync::watch;
 
 /// So many controllers and workers, in networks that are large enough.
-pub fn configuration(controllers: u16, workers: u16) -> String {
+pub(crate) fn configuration(controllers: u16, workers: u16) -> String {
     format!(
         "network:\n  subnet_prefix: 10.0.0.0/20\n  wireguard_network: 172.20.0.0/20\n  pod_cidr: 10.128.0.0/14\ncluster:\n  controllers: {{count: {controllers}, zones: [1, 2, 3]}}\n  workers: {{count: {workers}, zones: [1, 2, 3]}}\n"
     )
 }
 
-/// Up, and down again. `SHOW=1` in the environment prints every message.
-pub async fn run(text: &str, seed: u64) -> Report {
+/// `SHOW=1` in the environment prints every message.
+fn show(message: &engine::Message) {
+    if std::env::var_os("SHOW").is_none() {
+        return;
+    }
+    match message {
+        engine::Message::Recorded(record) => match &record.event {
+            engine::Event::Planned { .. } => {}
+            event => println!("{} {event:?}", record.at),
+        },
+        engine::Message::Progress { step, waiting_for, evidence, elapsed } => {
+            println!("    {} {elapsed:?} {waiting_for}: {evidence}", step.id);
+        }
+    }
+}
+
+/// Up, and down again. 
+pub(crate) async fn run(text: &str, seed: u64) -> Report {
     let loaded = config::load(text).expect("a good configuration");
     let home = tempfile::tempdir().expect("a temporary directory");
     let (_go_on, stop) = watch::channel(Stop::No);
-    let listener = |message: &engine::Message| {
-        if std::env::var_os("SHOW").is_some() {
-            match message {
-                engine::Message::Recorded(record) => match &record.event {
-                    engine::Event::Planned { .. } => {}
-                    event => println!("{} {event:?}", record.at),
-                },
-                engine::Message::Progress { step, waiting_for, evidence, elapsed } => {
-                    println!("    {} {elapsed:?} {waiting_for}: {evidence}", step.id);
-                }
-            }
-        }
-    };
     let script = Script {
         config_text: text,
         config: &loaded.config,
         home: home.path(),
         seed,
         faults: Vec::new(),
-        listener: &listener,
+        listener: &show,
         stop,
     };
     rehearse(&script).await.expect("a rehearsal")
 }
 
 /// It succeeded, left nothing, was never throttled, and wasted no time.
-pub fn check(report: &Report, nodes: usize, ratio: f64) {
+pub(crate) fn check(report: &Report, nodes: usize, ratio: f64) {
     assert_eq!(report.failures, [] as [String; 0]);
     assert_eq!((report.outcome, report.nodes), ("succeeded", nodes));
     assert_eq!(report.leftovers, []);
@@ -52,3 +56,66 @@ pub fn check(report: &Report, nodes: usize, ratio: f64) {
     assert!((1.0..=ratio).contains(&report.overhead_ratio), "{} {:?}", report.overhead_ratio, report.critical_path);
 }
 
+
+/// An environment on a stage of its own.
+pub(crate) struct Environment {
+    /// The stage.
+    pub(crate) stage: rehearsal::Stage,
+    text: String,
+    home: tempfile::TempDir,
+}
+
+impl Environment {
+    /// An environment that does not exist yet.
+    pub(crate) fn new(text: &str, seed: u64) -> Self {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        Self { stage: rehearsal::Stage::new(seed), text: text.to_owned(), home }
+    }
+
+    /// Another configuration for the same environment.
+    pub(crate) fn configure(&mut self, text: &str) {
+        text.clone_into(&mut self.text);
+    }
+
+    /// The faults in force from now on.
+    pub(crate) fn set_faults(&self, faults: &[twin::Fault]) {
+        self.stage.twin.with(|world| world.faults.active = faults.to_vec());
+    }
+
+    /// Deploys.
+    pub(crate) async fn deploy(&self) -> Result<deploy::session::Finished, deploy::session::SessionError> {
+        self.deploy_until(deploy::task::Phase::K0rdent).await
+    }
+
+    /// Deploys up to and including a phase.
+    pub(crate) async fn deploy_until(
+        &self,
+        phase: deploy::task::Phase,
+    ) -> Result<deploy::session::Finished, deploy::session::SessionError> {
+        let loaded = config::load(&self.text).expect("a good configuration");
+        let (_go_on, stop) = watch::channel(Stop::No);
+        let watching = deploy::session::Watching { stop, listener: &show, faults: None };
+        self.session(phase).deploy(&self.text, &loaded.config, watching).await
+    }
+
+    /// A session in this environment.
+    pub(crate) fn session(&self, until: deploy::task::Phase) -> deploy::session::Session {
+        deploy::session::Session::new(self.stage.settings(self.home.path(), until))
+    }
+
+    /// Resets, and makes sure that nothing is left anywhere.
+    pub(crate) async fn reset_to_nothing(&self) {
+        let (_go_on, stop) = watch::channel(Stop::No);
+        let watching = deploy::session::Watching { stop, listener: &show, faults: None };
+        self.session(deploy::task::Phase::K0rdent).reset(watching).await.expect("a teardown");
+        assert_eq!(self.stage.twin.with(|world| twin::azure::resources(world)), [] as [serde_json::Value; 0]);
+        let left: Vec<_> =
+            std::fs::read_dir(self.home.path()).expect("the directory").flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(left, ["old_deployments"]);
+    }
+
+    /// How many lines of the world's ledger are of that kind.
+    pub(crate) fn ledger(&self, which: impl Fn(&twin::Entry) -> bool) -> usize {
+        self.stage.twin.with(|world| world.ledger.entries.iter().filter(|entry| which(entry)).count())
+    }
+}

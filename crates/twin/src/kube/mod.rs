@@ -174,7 +174,8 @@ fn kubernetes_version(k0s_version: &str) -> &str {
     k0s_version.rfind("+k0s").and_then(|position| k0s_version.get(..position + "+k0s".len())).unwrap_or(k0s_version)
 }
 
-/// What a kubelet reports as its version.
+/// What a kubelet reports as its version: `v1.33.2+k0s` for k0s `v1.33.2+k0s.0` (k0s documentation).
 fn kubelet_version(k0s_version: &str) -> String {
-    k0s_version.to_owned()
+    let kubernetes = k0s_version.rsplit_once('.').map(|(kubernetes, _)| kubernetes);
+    kubernetes.filter(|version| version.ends_with("+k0s")).unwrap_or(k0s_version).to_owned()
 }

@@ -1,0 +1,272 @@
+//! Plain lines: what happens in a run, one thing a line, for logs and for whoever has no terminal.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use engine::{Decision, Event, Message, Origin, PlannedStep, Record, StepId};
+use time::{OffsetDateTime, macros::format_description};
+
+use super::{count, duration};
+
+/// How lines look.
+#[derive(Debug, Clone)]
+pub(crate) struct Style {
+    /// What stands in front of a line.
+    pub(crate) time: Time,
+    /// 1: what running steps wait for; 2: what they begin and intend, too.
+    pub(crate) verbose: u8,
+    /// Whether each step of each node has its line when it is done.
+    pub(crate) every_step: bool,
+    /// The environment's directory, to name files in full.
+    pub(crate) home: PathBuf,
+}
+
+/// What stands in front of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Time {
+    /// Seconds since the run began.
+    SinceStart,
+    /// The calendar, UTC.
+    Calendar,
+}
+
+/// Turns messages into lines; remembers what it needs for that.
+pub(crate) struct Lines {
+    style: Style,
+    run_started_at: OffsetDateTime,
+    steps: BTreeMap<StepId, PlannedStep>,
+    started_at: BTreeMap<StepId, OffsetDateTime>,
+    /// How many steps of each phase have not succeeded yet.
+    open: BTreeMap<String, usize>,
+}
+
+impl Lines {
+    /// Lines in that style.
+    pub(crate) fn new(style: Style) -> Self {
+        Self {
+            style,
+            run_started_at: OffsetDateTime::UNIX_EPOCH,
+            steps: BTreeMap::new(),
+            started_at: BTreeMap::new(),
+            open: BTreeMap::new(),
+        }
+    }
+
+    /// The lines for a message.
+    pub(crate) fn message(&mut self, message: &Message) -> Vec<String> {
+        match message {
+            Message::Recorded(record) => self.record(record),
+            Message::Progress { .. } if self.style.verbose == 0 => Vec::new(),
+            Message::Progress { step, waiting_for, evidence, elapsed } => {
+                let started_at = self.started_at.get(&step.id).copied().unwrap_or(self.run_started_at);
+                let seen = if evidence.is_empty() { String::new() } else { format!(" ({evidence})") };
+                vec![self.at(started_at + *elapsed, &format!("{}: waiting: {waiting_for}{seen}", step.id))]
+            }
+        }
+    }
+
+    /// The lines for an event.
+    pub(crate) fn record(&mut self, record: &Record) -> Vec<String> {
+        let is_chatty = self.style.verbose > 1;
+        let line = |lines: &Self, text: String| vec![lines.at(record.at, &text)];
+        match &record.event {
+            Event::RunStarted { command, holder } => {
+                self.run_started_at = record.at;
+                let text = format!("{command} by {}@{}", holder.user, holder.host);
+                if self.style.time == Time::Calendar { line(self, text) } else { Vec::new() }
+            }
+            Event::Settled { key, value } if key == "cluster_id" => {
+                line(self, format!("the cluster is {}", value.as_str().unwrap_or_default()))
+            }
+            Event::Planned { steps } => self.planned(steps),
+            Event::StepStarted { step } => {
+                self.started_at.insert(step.clone(), record.at);
+                if is_chatty { line(self, format!("{step}: begins")) } else { Vec::new() }
+            }
+            Event::Intended { step, what } if is_chatty => line(self, format!("{step}: will {what}")),
+            Event::Noted { step, text } => line(self, format!("{step}: note: {text}")),
+            Event::StepSucceeded { step, evidence, .. } => self.succeeded(record.at, step, evidence),
+            Event::StepFailed { step, failure } => {
+                let mut lines = line(self, format!("{step}: failed: {}", failure.message));
+                lines.extend(failure.advice.iter().map(|advice| format!("    {advice}")));
+                lines
+            }
+            Event::Artifact { path, origin, .. } => vec![self.artifact(path, *origin)],
+            Event::RunEnded { outcome } if self.style.time == Time::Calendar => {
+                line(self, format!("ended: {}", format!("{outcome:?}").to_lowercase()))
+            }
+            Event::Settled { .. } | Event::Intended { .. } | Event::RunEnded { .. } | Event::Unknown => Vec::new(),
+        }
+    }
+
+    /// What need not run, and how much is to do.
+    fn planned(&mut self, steps: &[PlannedStep]) -> Vec<String> {
+        self.steps = steps.iter().map(|step| (step.id.clone(), step.clone())).collect();
+        self.open.clear();
+        for step in steps.iter().filter(|step| step.decision == Decision::Run) {
+            *self.open.entry(step.phase.clone()).or_default() += 1;
+        }
+        let plan = engine::Plan { steps: steps.to_vec() };
+        if plan.to_run() == 0 {
+            return vec![format!("nothing to do: all {} hold", count(steps.len(), "step"))];
+        }
+        let mut lines: Vec<String> = Vec::new();
+        for step in steps.iter().filter(|step| step.decision == Decision::Skip) {
+            // A phase of which nothing is left to do has one line.
+            let what = if self.open.contains_key(&step.phase) { &step.title } else { &step.phase };
+            let line = format!("==> Skipping: {what} (already completed)");
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+        lines.push(format!("{} to do, usually {}", count(plan.to_run(), "step"), duration(plan.usual())));
+        lines
+    }
+
+    fn succeeded(&mut self, at: OffsetDateTime, id: &StepId, evidence: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        let step = self.steps.get(id);
+        if self.style.every_step || step.is_none_or(|step| step.node.is_none()) {
+            let evidence = if evidence.is_empty() { String::new() } else { format!(": {evidence}") };
+            lines.push(self.at(at, &format!("{id}: done{evidence}")));
+        }
+        if let Some(phase) = step.map(|step| step.phase.clone())
+            && let Some(open) = self.open.get_mut(&phase)
+        {
+            *open = open.saturating_sub(1);
+            if *open == 0 {
+                lines.push(self.at(at, &format!("{phase}: complete")));
+            }
+        }
+        lines
+    }
+
+    fn artifact(&self, path: &str, origin: Origin) -> String {
+        let file = self.style.home.join(path);
+        let file = file.display();
+        match origin {
+            Origin::Existing => format!("==> Using existing file: {file}"),
+            Origin::Generated => format!("==> Generating new file: {file}"),
+            Origin::Regenerated => format!("==> Regenerating file: {file} (forced)"),
+        }
+    }
+
+    fn at(&self, at: OffsetDateTime, text: &str) -> String {
+        match self.style.time {
+            Time::SinceStart => {
+                let since = Duration::try_from(at - self.run_started_at).unwrap_or_default();
+                format!("[{:>6.1}s] {text}", since.as_secs_f64())
+            }
+            Time::Calendar => {
+                let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
+                format!("{}  {text}", at.format(format).unwrap_or_default())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::{Failure, Holder, Outcome};
+
+    fn step(id: &str, node: Option<&str>, decision: Decision) -> PlannedStep {
+        PlannedStep {
+            id: StepId::new(id),
+            phase: id.split('/').next().unwrap_or_default().to_owned(),
+            title: format!("title of {id}"),
+            node: node.map(str::to_owned),
+            after: Vec::new(),
+            decision,
+            why: String::new(),
+            usual: Duration::from_secs(80),
+            deadline: Duration::from_secs(600),
+            fingerprint: String::new(),
+        }
+    }
+
+    fn lines(style: Style, steps: &[PlannedStep], events: Vec<Event>) -> String {
+        let holder = Holder {
+            user: "ada".into(),
+            host: "desk".into(),
+            pid: 7,
+            command: "deploy".into(),
+            since: OffsetDateTime::UNIX_EPOCH,
+        };
+        let began = [
+            Event::RunStarted { command: "deploy".into(), holder },
+            Event::Planned { steps: steps.to_vec() },
+        ];
+        let mut lines = Lines::new(style);
+        let mut text = Vec::new();
+        for (sequence, event) in began.into_iter().chain(events).enumerate() {
+            let at = OffsetDateTime::UNIX_EPOCH + Duration::from_millis(1500 * sequence as u64);
+            let record = Record { sequence: sequence as u64 + 1, run: 1, at, event };
+            text.extend(lines.message(&Message::Recorded(Box::new(record))));
+        }
+        if let Some(step) = steps.first() {
+            text.extend(lines.message(&Message::Progress {
+                step: step.clone(),
+                waiting_for: "SSH answers".into(),
+                evidence: "no answer on port 22".into(),
+                elapsed: Duration::from_secs(30),
+            }));
+        }
+        text.join("\n")
+    }
+
+    fn style(verbose: u8, time: Time) -> Style {
+        Style { time, verbose, every_step: true, home: PathBuf::from("home") }
+    }
+
+    fn events() -> Vec<Event> {
+        let id = || StepId::new("machines/k0s-worker-1/ready");
+        let artifact =
+            |origin| Event::Artifact { path: "ssh/config".into(), sha256: String::new(), origin };
+        vec![
+            Event::StepStarted { step: id() },
+            Event::Intended { step: id(), what: "write a file".into() },
+            artifact(Origin::Existing),
+            artifact(Origin::Generated),
+            artifact(Origin::Regenerated),
+            Event::Noted { step: id(), text: "moves to zone 2".into() },
+            Event::StepFailed { step: id(), failure: Failure::new("no").advise("Try again.") },
+            Event::StepSucceeded { step: id(), evidence: "SSH answers".into(), output: serde_json::Value::Null },
+            Event::RunEnded { outcome: Outcome::Succeeded },
+        ]
+    }
+
+    #[test]
+    fn a_run_in_lines() {
+        let steps = [
+            step("machines/k0s-worker-1/ready", Some("k0s-worker-1"), Decision::Run),
+            step("machines/k0s-worker-1/create", Some("k0s-worker-1"), Decision::Skip),
+            step("prepare/documents", None, Decision::Skip),
+            step("prepare/preflight", None, Decision::Skip),
+        ];
+        insta::assert_snapshot!(lines(style(0, Time::SinceStart), &steps, events()), @"");
+        insta::assert_snapshot!(lines(style(2, Time::Calendar), &steps, events()), @"");
+    }
+
+    #[test]
+    fn steps_of_nodes_can_be_left_out() {
+        let steps = [
+            step("mesh/k0s-worker-1/member", Some("k0s-worker-1"), Decision::Run),
+            step("mesh/operator", None, Decision::Run),
+        ];
+        let done = |id: &str| Event::StepSucceeded {
+            step: StepId::new(id),
+            evidence: String::new(),
+            output: serde_json::Value::Null,
+        };
+        let style = Style { every_step: false, ..style(0, Time::SinceStart) };
+        let events = vec![done("mesh/operator"), done("mesh/k0s-worker-1/member")];
+        insta::assert_snapshot!(lines(style, &steps, events), @"");
+    }
+
+    #[test]
+    fn nothing_to_do_is_said() {
+        let steps = [step("mesh/operator", None, Decision::Skip)];
+        let mut lines = Lines::new(style(0, Time::SinceStart));
+        assert_eq!(lines.planned(&steps), ["nothing to do: all 1 step hold"]);
+    }
+}

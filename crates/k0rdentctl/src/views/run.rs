@@ -1,0 +1,104 @@
+//! One run as it is seen: nothing, lines, JSON, or live lines on a terminal. All are readers of the same messages.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use engine::Message;
+use serde_json::json;
+
+use super::{
+    lines::{Lines, Style, Time},
+    progress::Live,
+};
+use crate::{
+    commands::{Context, FORMAT_VERSION, events},
+    printer::Printer,
+};
+
+/// The reader of a run's messages.
+pub(crate) struct View<'a> {
+    printer: &'a Printer,
+    kind: Mutex<Kind>,
+}
+
+enum Kind {
+    Nothing,
+    Json,
+    Lines(Lines),
+    Live(Lines, Live),
+}
+
+impl<'a> View<'a> {
+    /// The view that the options and the terminal want.
+    pub(crate) fn new(context: &'a Context) -> Self {
+        let (global, on_terminal) = (&context.global, context.surroundings.messages_on_terminal);
+        let lines = || {
+            Lines::new(Style {
+                time: Time::SinceStart,
+                verbose: global.verbose,
+                every_step: !on_terminal || global.verbose > 0,
+                home: global.home.clone(),
+            })
+        };
+        let kind = match () {
+            () if context.printer.is_json() => Kind::Json,
+            () if global.quiet => Kind::Nothing,
+            () if on_terminal => Kind::Live(lines(), Live::new()),
+            () => Kind::Lines(lines()),
+        };
+        Self { printer: &context.printer, kind: Mutex::new(kind) }
+    }
+
+    /// Shows a message.
+    pub(crate) fn see(&self, message: &Message) {
+        match &mut *self.kind() {
+            Kind::Nothing => {}
+            Kind::Json => self.printer.object(&object(message)),
+            Kind::Lines(lines) => lines.message(message).iter().for_each(|line| self.printer.say(line)),
+            Kind::Live(lines, live) => {
+                live.see(message);
+                lines.message(message).iter().for_each(|line| live.print(line));
+            }
+        }
+    }
+
+    /// Says something that is not part of the run.
+    pub(crate) fn say(&self, text: &str) {
+        match &*self.kind() {
+            Kind::Live(_, live) => live.print(text),
+            _ => self.printer.say(text),
+        }
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&self) {
+        if let Kind::Live(_, live) = &mut *self.kind() {
+            live.draw();
+        }
+    }
+
+    /// The run is over.
+    pub(crate) fn end(&self) {
+        if let Kind::Live(_, live) = &mut *self.kind() {
+            live.end();
+        }
+    }
+
+    fn kind(&self) -> MutexGuard<'_, Kind> {
+        self.kind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A message for programs: a record of the journal, or what a running step waits for.
+fn object(message: &Message) -> serde_json::Value {
+    match message {
+        Message::Recorded(record) => events::object(record),
+        Message::Progress { step, waiting_for, evidence, elapsed } => json!({
+            "format_version": FORMAT_VERSION,
+            "event": "step-waiting",
+            "step": step.id,
+            "waiting_for": waiting_for,
+            "evidence": evidence,
+            "elapsed_seconds": elapsed.as_secs_f64(),
+        }),
+    }
+}

@@ -1,0 +1,150 @@
+//! The status of an environment for people.
+
+use anstyle::Style;
+use deploy::views::{PhaseStatus, Status};
+use time::{OffsetDateTime, macros::format_description};
+
+use super::{count, duration, table};
+use crate::printer::{BAD, CARE, GOOD, HEADING, paint};
+
+/// The whole page; `next` is the command to type next.
+pub(crate) fn text(status: &Status, next: &str, colours: bool) -> String {
+    let heading = |text: &str| paint(colours, HEADING, text);
+    let mut parts = vec![overview(status)];
+    let mut rows = vec![["PHASE", "STATUS", "STARTED (UTC)", "TOOK"].map(str::to_owned).to_vec()];
+    rows.extend(status.phases.iter().map(phase));
+    parts.push(coloured(&table(&rows), colours));
+    if !status.nodes.is_empty() {
+        let header = ["NODE", "ROLE", "ZONE", "STATE", "PUBLIC", "PRIVATE", "MESH"];
+        let mut rows = vec![header.map(str::to_owned).to_vec()];
+        rows.extend(status.nodes.iter().map(|node| {
+            let public = node.public_ip.clone().unwrap_or_else(|| "-".to_owned());
+            let zone = node.zone.to_string();
+            let (private, mesh) = (node.private_ip.clone(), node.mesh_ip.clone());
+            vec![node.name.clone(), node.role.clone(), zone, node.state.to_owned(), public, private, mesh]
+        }));
+        parts.push(coloured(&table(&rows), colours));
+    }
+    if let Some(management) = &status.management {
+        let state = if management.ready { "Ready" } else { "not Ready" };
+        let components = count(management.components.len(), "component");
+        let mut lines = vec![format!("k0rdent {}: {state}, release {}, {components}", management.version, management.release)];
+        lines.extend(management.components.iter().filter(|component| !component.success).map(|component| {
+            format!("  {}: {}", component.name, component.error.as_deref().unwrap_or("not successful"))
+        }));
+        parts.push(lines.join("\n"));
+    }
+    if !status.failures.is_empty() {
+        let mut lines = vec![paint(colours, BAD, "failed")];
+        for failure in &status.failures {
+            lines.push(format!("  {}: {}", failure.step, failure.message));
+            lines.extend(failure.advice.iter().map(|advice| format!("    {advice}")));
+        }
+        parts.push(lines.join("\n"));
+    }
+    parts.push(format!("{} {next}", heading("next:")));
+    parts.join("\n\n")
+}
+
+fn overview(status: &Status) -> String {
+    let cluster = status.cluster_id.clone().unwrap_or_else(|| "none".to_owned());
+    let mut rows = vec![vec!["cluster".to_owned(), cluster], vec!["phase".to_owned(), status.phase.to_owned()]];
+    if let Some(run) = &status.last_run {
+        let when = format!("{} by {}, {}, {}", run.command, run.by, moment(run.started_at), run.outcome);
+        rows.push(vec!["last run".to_owned(), when]);
+    }
+    table(&rows)
+}
+
+fn phase(phase: &PhaseStatus) -> Vec<String> {
+    let took = phase.started_at.zip(phase.ended_at).map(|(start, end)| duration((end - start).unsigned_abs()));
+    let started = phase.started_at.map(moment);
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    vec![phase.name.to_owned(), phase.status.to_owned(), or_dash(started), or_dash(took)]
+}
+
+fn moment(at: OffsetDateTime) -> String {
+    at.format(format_description!("[year]-[month]-[day] [hour]:[minute]:[second]")).unwrap_or_default()
+}
+
+/// Colours the words that say how it stands. After the table is made, because colours have no width.
+fn coloured(table: &str, colours: bool) -> String {
+    let words: [(&str, Style); 6] = [
+        (" completed ", GOOD),
+        (" joined ", GOOD),
+        (" ready ", GOOD),
+        (" failed ", BAD),
+        (" running ", CARE),
+        (" booting ", CARE),
+    ];
+    let paint_word = |text: String, (word, style): &(&str, Style)| {
+        text.replace(word, &format!(" {} ", paint(colours, *style, word.trim())))
+    };
+    words.iter().fold(table.to_owned(), paint_word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use deploy::{
+        steps::k0rdent::{ComponentSeen, ManagementSeen},
+        views::{FailedStep, LastRun, NodeStatus},
+    };
+    use time::macros::datetime;
+
+    #[test]
+    fn the_page() {
+        let at = datetime!(2027-01-04 08:00:00 UTC);
+        let node = |number: u64, state| NodeStatus {
+            name: format!("k0s-worker-{number}"),
+            role: "worker".into(),
+            zone: number,
+            public_ip: (number == 1).then(|| "20.0.0.1".to_owned()),
+            private_ip: format!("10.0.1.{number}"),
+            mesh_ip: format!("192.168.100.1{number}"),
+            state,
+        };
+        let component = |name: &str, error: Option<&str>| ComponentSeen {
+            name: name.into(),
+            success: error.is_none(),
+            error: error.map(str::to_owned),
+        };
+        let status = Status {
+            format_version: 1,
+            cluster_id: Some("k0rdent-abcd1234".into()),
+            phase: "vms_ready",
+            phases: vec![
+                PhaseStatus {
+                    name: "machines",
+                    status: "completed",
+                    started_at: Some(at),
+                    ended_at: Some(at + time::Duration::seconds(130)),
+                },
+                PhaseStatus { name: "mesh", status: "pending", started_at: None, ended_at: None },
+            ],
+            nodes: vec![node(1, "joined"), node(2, "booting")],
+            management: Some(ManagementSeen {
+                ready: false,
+                release: "kcm-1-1-1".into(),
+                version: "1.1.1".into(),
+                components: vec![component("kcm", None), component("capi", Some("timed out"))],
+                message: String::new(),
+            }),
+            last_run: Some(LastRun {
+                command: "deploy".into(),
+                by: "ada@desk".into(),
+                started_at: at,
+                ended_at: None,
+                outcome: "failed",
+            }),
+            failures: vec![FailedStep {
+                step: "k0rdent/management".into(),
+                message: "not done after 25 min".into(),
+                advice: Some("Look.".into()),
+            }],
+            next: "k0rdentctl deploy".into(),
+        };
+        insta::assert_snapshot!(text(&status, "k0rdentctl deploy", false), @"");
+        assert!(text(&status, "k0rdentctl deploy", true).contains("\u{1b}["));
+    }
+}
