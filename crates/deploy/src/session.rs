@@ -379,7 +379,7 @@ impl<'session> Run<'session> {
             None => {
                 let mut config = session.used_config()?.ok_or_else(|| SessionError::NoCluster(settings.home.clone()))?;
                 // The cluster is where it was made, whatever was said there about the subscription.
-                if let Some(id) = state.settled.get("subscription_id").and_then(|id| id.as_str()) {
+                if let Some(id) = State::of(&records).settled.get("subscription_id").and_then(|id| id.as_str()) {
                     config.azure.subscription_id = Some(id.to_owned());
                 }
                 config

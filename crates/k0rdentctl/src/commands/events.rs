@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use engine::{Journal, Record, pause};
-use serde_json::{Value, json};
+use engine::{Journal, pause};
 
 use crate::{
-    commands::{Context, FORMAT_VERSION},
+    commands::Context,
     error::CommandError,
-    views::lines::{Lines, Style, Time},
+    views::{
+        lines::{Lines, Style, Time},
+        run::record_object,
+    },
 };
 
 /// How often the journal of another process is looked at.
@@ -30,7 +32,7 @@ pub(crate) async fn run(context: &Context, follow: bool) -> Result<u8, CommandEr
         for record in journal.after(seen)? {
             seen = record.sequence;
             match context.printer.is_json() {
-                true => context.printer.object(&object(&record)),
+                true => context.printer.object(&record_object(&record)),
                 false => lines.record(&record).iter().for_each(|line| context.printer.result(line)),
             }
         }
@@ -39,13 +41,4 @@ pub(crate) async fn run(context: &Context, follow: bool) -> Result<u8, CommandEr
         }
         pause(INTERVAL).await;
     }
-}
-
-/// A record with the version of its format.
-pub(crate) fn object(record: &Record) -> Value {
-    let mut value = json!({"format_version": FORMAT_VERSION});
-    if let (Value::Object(all), Ok(Value::Object(record))) = (&mut value, serde_json::to_value(record)) {
-        all.extend(record);
-    }
-    value
 }

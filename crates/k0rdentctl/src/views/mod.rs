@@ -3,6 +3,7 @@
 pub(crate) mod lines;
 pub(crate) mod plan;
 pub(crate) mod progress;
+pub(crate) mod rehearsal;
 pub(crate) mod run;
 pub(crate) mod status;
 

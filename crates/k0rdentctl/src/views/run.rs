@@ -2,15 +2,15 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use engine::Message;
-use serde_json::json;
+use engine::{Message, Record};
+use serde_json::{Value, json};
 
 use super::{
     lines::{Lines, Style, Time},
     progress::Live,
 };
 use crate::{
-    commands::{Context, FORMAT_VERSION, events},
+    commands::{Context, FORMAT_VERSION},
     printer::Printer,
 };
 
@@ -89,9 +89,9 @@ impl<'a> View<'a> {
 }
 
 /// A message for programs: a record of the journal, or what a running step waits for.
-fn object(message: &Message) -> serde_json::Value {
+fn object(message: &Message) -> Value {
     match message {
-        Message::Recorded(record) => events::object(record),
+        Message::Recorded(record) => record_object(record),
         Message::Progress { step, waiting_for, evidence, elapsed } => json!({
             "format_version": FORMAT_VERSION,
             "event": "step-waiting",
@@ -101,4 +101,13 @@ fn object(message: &Message) -> serde_json::Value {
             "elapsed_seconds": elapsed.as_secs_f64(),
         }),
     }
+}
+
+/// A record of the journal for programs.
+pub(crate) fn record_object(record: &Record) -> Value {
+    let mut value = json!({"format_version": FORMAT_VERSION});
+    if let (Value::Object(all), Ok(Value::Object(record))) = (&mut value, serde_json::to_value(record)) {
+        all.extend(record);
+    }
+    value
 }
