@@ -231,7 +231,46 @@ pub struct PlanView {
     /// The phases.
     pub phases: Vec<PlannedPhase>,
     /// The steps in order.
-    pub steps: Vec<PlannedStep>,
+    pub steps: Vec<PlannedStepView>,
+}
+
+/// A step of a plan.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedStepView {
+    /// Its name.
+    pub id: String,
+    /// The phase under which it is shown.
+    pub phase: String,
+    /// What it is about, for people.
+    pub title: String,
+    /// The node that it is about, if it is about one.
+    pub node: Option<String>,
+    /// The steps that must hold before.
+    pub after: Vec<String>,
+    /// Whether it runs.
+    pub decision: Decision,
+    /// Why it runs, or why it need not.
+    pub why: String,
+    /// How long it usually takes.
+    pub usual_seconds: u64,
+    /// How long it may take.
+    pub deadline_seconds: u64,
+}
+
+impl PlannedStepView {
+    fn of(step: &PlannedStep) -> Self {
+        Self {
+            id: step.id.to_string(),
+            phase: step.phase.clone(),
+            title: step.title.clone(),
+            node: step.node.clone(),
+            after: step.after.iter().map(ToString::to_string).collect(),
+            decision: step.decision,
+            why: step.why.clone(),
+            usual_seconds: step.usual.as_secs(),
+            deadline_seconds: step.deadline.as_secs(),
+        }
+    }
 }
 
 /// Requests to Azure that a plan is expected to need.
@@ -270,7 +309,7 @@ impl PlanView {
             expected_seconds: plan.usual().as_secs(),
             requests: Requests::of(plan),
             phases: Phase::DEPLOY.iter().map(phase).filter(|phase| phase.steps > 0).collect(),
-            steps: plan.steps.clone(),
+            steps: plan.steps.iter().map(PlannedStepView::of).collect(),
         }
     }
 }

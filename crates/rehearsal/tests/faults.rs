@@ -64,6 +64,7 @@ overcome! {
     a_zone_without_capacity: Capacity "zone-2" None;
     a_machine_without_capacity_once: Capacity "k0s-worker-1" Some(1);
     throttling: Throttle "" Some(5);
+    an_operation_that_fails_once: OperationFailure "k0s-worker-1-nic" Some(1);
     a_server_in_trouble: ServerError "" Some(5);
     a_slow_boot: SlowBoot "k0s-controller-2" None;
     ssh_refused_for_a_while: SshRefused "k0s-worker-2" Some(5);
@@ -88,7 +89,7 @@ async fn too_little_quota() {
 
 #[tokio::test(start_paused = true)]
 async fn an_operation_of_the_network_fails() {
-    named(&[fault(FaultKind::OperationFailure, "k0s-worker-1-nic", Some(1))], "InternalOperationError").await;
+    named(&[fault(FaultKind::OperationFailure, "k0s-worker-1-nic", None)], "InternalOperationError").await;
 }
 
 #[tokio::test(start_paused = true)]

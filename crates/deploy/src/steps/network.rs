@@ -1,13 +1,21 @@
 //! The resource group and the network in it.
 
-use engine::{Context, Done, Failure};
+use std::time::Duration;
+
+use engine::{Context, Done, Failure, pause};
 use serde_json::{Value, json};
 
 use crate::{
-    azure::{Call, Kind, Priority, Tags, inventory, resources},
+    azure::{ArmError, Call, ErrorClass, Kind, Priority, Tags, inventory, resources},
     deployment::{Deployment, arm_failure},
     topology::Role,
 };
+
+/// How often a resource is asked for when Azure accepts the request and fails later: the same request is a new try
+/// (Azure documentation: `PUT` is idempotent).
+const TRIES: u32 = 3;
+/// Between two of those tries.
+const BETWEEN_TRIES: Duration = Duration::from_secs(5);
 
 fn call(context: &Context<'_>, priority: Priority) -> Call {
     Call::within(context.step().deadline).with_priority(priority)
@@ -67,12 +75,35 @@ async fn ensure(
             deployment.azure.watch.settled(kind, name, call, &evidence).await.map_err(arm_failure)
         }
         _ => {
-            let intent = context.intend(format!("create {}", context.step().title)).await?;
-            let created = deployment.azure.watch.put(kind, name, &body(), call, &evidence).await.map_err(arm_failure)?;
-            context.effected(intent).await?;
-            Ok(created)
+            let body = body();
+            for _ in 1..TRIES {
+                match create(deployment, context, kind, name, &body, call).await? {
+                    Err(error) if matches!(error.class, ErrorClass::Failed | ErrorClass::Unavailable) => {
+                        context.note(format!("{name} is asked for again: {error}"))?;
+                        pause(BETWEEN_TRIES).await;
+                    }
+                    other => return other.map_err(arm_failure),
+                }
+            }
+            create(deployment, context, kind, name, &body, call).await?.map_err(arm_failure)
         }
     }
+}
+
+/// Asks once, and waits for what becomes of it.
+async fn create(
+    deployment: &Deployment,
+    context: &Context<'_>,
+    kind: Kind,
+    name: &str,
+    body: &Value,
+    call: Call,
+) -> Result<Result<Value, ArmError>, Failure> {
+    let evidence = |text: &str| context.waiting(format!("Azure calls {name} ready"), text);
+    let intent = context.intend(format!("create {}", context.step().title)).await?;
+    let created = deployment.azure.watch.put(kind, name, body, call, &evidence).await;
+    context.effected(intent).await?;
+    Ok(created)
 }
 
 /// The key's public half, where people look for it.

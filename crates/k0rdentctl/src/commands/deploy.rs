@@ -22,8 +22,16 @@ pub(crate) async fn run(context: &Context, arguments: &Deploy) -> Result<u8, Com
     reach.adapt(&mut configuration.config);
     let config = &configuration.config;
     let mut settings = reach.settings(context, "deploy", &Login::Needed(config.azure.tenant_id.as_deref()))?;
-    let phases = deploy::session::status_of(&context.global.home)?;
-    context.printer.say(&intention(config, phases.cluster_id.as_deref()));
+    let status = deploy::session::status_of(&context.global.home)?;
+    context.printer.say(&intention(config, status.cluster_id.as_deref()));
+    context.printer.say(&match &context.global.twin {
+        None => format!(
+            "Azure charges for {} until `{}`; how much is not known here.",
+            count(config.node_count() as usize, "machine"),
+            context.command("reset"),
+        ),
+        Some(twin) => format!("On the twin in {}: it costs nothing.", twin.display()),
+    });
     if !context.confirm(arguments.confirmation.yes, "Continue? [y/N] ", &["y", "yes"])? {
         context.printer.say("cancelled; nothing was touched");
         return Ok(0);
@@ -62,10 +70,6 @@ fn intention(config: &Config, cluster: Option<&str>) -> String {
     }
     let software = &config.software;
     lines.push(format!("  {:<14} k0s {}, k0rdent {}", "software", software.k0s.version, software.k0rdent.version));
-    lines.push(format!(
-        "Azure charges for {} until `k0rdentctl reset`; how much is not known here.",
-        count(config.node_count() as usize, "machine")
-    ));
     lines.join("\n")
 }
 

@@ -35,8 +35,8 @@ fn to_do(plan: &PlanView, every_step: bool) -> Vec<Vec<String>> {
     let mut rows: Vec<(String, usize, &str)> = Vec::new();
     for step in plan.steps.iter().filter(|step| step.decision == Decision::Run) {
         let name = match &step.node {
-            Some(node) if !every_step => step.id.as_str().replace(&format!("/{node}/"), "/*/"),
-            _ => step.id.to_string(),
+            Some(node) if !every_step => step.id.replace(&format!("/{node}/"), "/*/"),
+            _ => step.id.clone(),
         };
         match rows.iter_mut().find(|(known, _, why)| *known == name && *why == step.why) {
             Some((_, number, _)) => *number += 1,
