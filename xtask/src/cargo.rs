@@ -24,7 +24,6 @@ pub(crate) fn metadata() -> Result<Value, String> {
     let mut command = cargo();
     command.args(["metadata", "--no-deps", "--format-version=1"]);
     let output = command.output().map_err(|error| format!("cargo metadata: {error}"))?;
-    serde_json::from_slice(&output.stdout).map_err(|error| {
-        format!("cargo metadata: {error}\n{}", String::from_utf8_lossy(&output.stderr))
-    })
+    serde_json::from_slice(&output.stdout)
+        .map_err(|error| format!("cargo metadata: {error}\n{}", String::from_utf8_lossy(&output.stderr)))
 }

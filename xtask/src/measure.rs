@@ -49,7 +49,17 @@ fn rehearse(binary: &Path, config: &Path) -> Result<Value, String> {
 }
 
 const HEADINGS: [&str; 11] = [
-    "size", "outcome", "makespan s", "critical s", "ratio", "reads", "writes", "deletes", "throttled", "CPU s", "peak MB",
+    "size",
+    "outcome",
+    "makespan s",
+    "critical s",
+    "ratio",
+    "reads",
+    "writes",
+    "deletes",
+    "throttled",
+    "CPU s",
+    "peak MB",
 ];
 
 fn cells(size: &str, report: &Value) -> [String; 11] {

@@ -112,7 +112,8 @@ impl Tally {
     }
 
     fn table(&self) -> String {
-        let mut text = format!("\n{:<15}{:>7}{:>8}{:>9}{:>9}   what\n", "tier", "passed", "failed", "skipped", "seconds");
+        let mut text =
+            format!("\n{:<15}{:>7}{:>8}{:>9}{:>9}   what\n", "tier", "passed", "failed", "skipped", "seconds");
         let mut total = Count::default();
         let mut row = |name: &str, count: &Count, what: &str| {
             let Count { passed, failed, skipped, seconds } = count;
@@ -145,7 +146,11 @@ mod tests {
 
     #[test]
     fn output_is_counted_by_tier() {
-        let packages = [("tests/first_road.rs", "rehearsal"), ("tests/rules/main.rs", "testkit"), ("tests/cli/main.rs", "k0rdentctl")];
+        let packages = [
+            ("tests/first_road.rs", "rehearsal"),
+            ("tests/rules/main.rs", "testkit"),
+            ("tests/cli/main.rs", "k0rdentctl"),
+        ];
         let packages = packages.map(|(source, package)| (source.to_owned(), package.to_owned()));
         let mut tally = Tally { packages: packages.into(), ..Tally::default() };
         let output = "     Running unittests src/lib.rs (target/debug/deps/engine-0123)

@@ -27,7 +27,7 @@ pub async fn look(arm: &ArmClient, subscription: &str, cluster: &str, call: Call
     let group = format!("/subscriptions/{subscription}/resourceGroups/{cluster}-resgrp");
     let by_name = arm.find(&group, call).await?;
     let mut left: Vec<Leftover> = groups.iter().chain(&tagged).chain(&by_name).filter_map(leftover).collect();
-    left.sort_by(|one, other| one.id.to_lowercase().cmp(&other.id.to_lowercase()));
+    left.sort_by_key(|left| left.id.to_lowercase());
     left.dedup_by(|one, other| one.id.eq_ignore_ascii_case(&other.id));
     Ok(left)
 }

@@ -170,7 +170,8 @@ fn phase_status(state: &State, phase: Phase, active: bool) -> PhaseStatus {
         () if all_complete => "completed",
         () if any(StepStatus::Failed) => "failed",
         () if active && begun => "running",
-        () if begun => "failed",
+        // The program was stopped, or ended, in the middle of a step.
+        () if any(StepStatus::Running) => "failed",
         () => "pending",
     };
     PhaseStatus {

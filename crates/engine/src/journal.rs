@@ -205,8 +205,8 @@ impl Journal {
 
     /// Whether a run is active in this directory right now.
     pub fn is_held(directory: &Path) -> bool {
-        File::open(directory.join("journal.lock"))
-            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
+        fs_err::File::open(directory.join("journal.lock"))
+            .is_ok_and(|file| matches!(file.file().try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
     }
 
     /// Appends one event; when this returns, it is as durable as was asked for.
@@ -337,7 +337,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().unwrap();
         drop(Journal::open_to_write(directory.path(), &holder("deploy"), Durability::Process).unwrap());
-        let mode = std::fs::metadata(Journal::file(directory.path())).unwrap().permissions().mode();
+        let mode = fs_err::metadata(Journal::file(directory.path())).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 }

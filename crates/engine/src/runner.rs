@@ -26,6 +26,7 @@ pub const SETTLE: Duration = Duration::from_secs(30);
 
 /// What readers of a run see: the events as they are recorded, and what running steps wait for.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "readers get it by reference, one at a time")]
 pub enum Message {
     /// An event is in the journal.
     Recorded(Box<Record>),
@@ -57,10 +58,14 @@ pub enum Stop {
 /// The instants at which a crash is most instructive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FaultPoint {
+    /// The step has begun, and has done nothing.
+    Start,
     /// The intention is recorded, nothing has happened.
     BeforeEffect,
     /// It has happened, and is not recorded.
     AfterEffect,
+    /// The step was seen to hold, and that is not recorded.
+    BeforeRecord,
     /// It is recorded, and the next step has not begun.
     AfterRecord,
 }
@@ -205,11 +210,14 @@ async fn execute_and_record(
     shared.record(Event::StepStarted { step: planned.id.clone() })?;
     let context =
         Context { step: planned, shared, waiting: Mutex::new(Waiting::default()), since: Instant::now() };
-    let result = match tokio::time::timeout(planned.deadline, step.ensure(&context)).await {
-        Ok(result) => result,
-        Err(_) => Err(too_late(&context)),
+    let attempt = async {
+        shared.reach(FaultPoint::Start, &planned.id).await?;
+        let done = step.ensure(&context).await?;
+        shared.reach(FaultPoint::BeforeRecord, &planned.id).await?;
+        Ok(done)
     };
-    match result {
+    let attempt = tokio::time::timeout(planned.deadline, attempt).await;
+    match attempt.unwrap_or_else(|_| Err(too_late(&context))) {
         Ok(Done { evidence, output }) => {
             shared.record(Event::StepSucceeded { step: planned.id.clone(), evidence, output })?;
             shared.reach(FaultPoint::AfterRecord, &planned.id).await

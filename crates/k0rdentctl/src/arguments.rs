@@ -444,9 +444,10 @@ mod tests {
 
         Options:
           -y, --yes               Do not ask
-              --no-wait           Do not wait for the last steps to be ready
+              --no-wait           Stop when Kubernetes runs, without k0rdent: as with
+                                  --until k0s
               --until <PHASE>     Stop after this phase [possible values: prepare,
-                                  network, machines, mesh, k0s, k0rdent]
+                                  infrastructure, machines, mesh, k0s, k0rdent]
               --force-regenerate  Make generated files anew even when they are there
           -h, --help              Print help (see more with '--help')
 

@@ -66,6 +66,7 @@ struct AzureCli {
 #[async_trait]
 impl AzureCliLogin for AzureCli {
     async fn access_token(&self, scope: &str) -> Result<Secret, String> {
+        #[expect(clippy::disallowed_methods, reason = "the login of this program is what the user offers")]
         let mut command = Command::new(&self.program);
         command.args(["account", "get-access-token", "--output", "json", "--scope", scope]);
         if let Some(tenant) = &self.tenant {

@@ -95,11 +95,8 @@ impl From<JournalError> for CommandError {
                 let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
                 let since = holder.since.format(format).unwrap_or_default();
                 let who = format!("{}@{} (process {})", holder.user, holder.host, holder.pid);
-                Self::new(
-                    Exit::Held,
-                    format!("another run is active: `{}` by {who} since {since}", holder.command),
-                )
-                .hint("watch it with: k0rdentctl events --follow")
+                Self::new(Exit::Held, format!("another run is active: `{}` by {who} since {since}", holder.command))
+                    .hint("watch it with: k0rdentctl events --follow")
             }
             JournalError::LostLease { .. } => Self::new(Exit::Held, error.to_string()),
             JournalError::Newer { .. } => Self::usage(error.to_string()),
@@ -137,9 +134,9 @@ impl From<SessionError> for CommandError {
 /// Several failures as one error. The world said no only if nothing simply failed.
 fn failures(found: &[Failure]) -> CommandError {
     let refused = found.iter().any(|failure| failure.kind == FailureKind::Refused);
-    let failed = found.iter().any(|failure| {
-        matches!(failure.kind, FailureKind::Failed | FailureKind::Deadline | FailureKind::Journal)
-    });
+    let failed = found
+        .iter()
+        .any(|failure| matches!(failure.kind, FailureKind::Failed | FailureKind::Deadline | FailureKind::Journal));
     let exit = if refused && !failed { Exit::Refused } else { Exit::Failed };
     let mut lines: Vec<&str> = found.iter().take(FAILURES_SHOWN).map(|failure| failure.message.as_str()).collect();
     let more = format!("and {} more; `k0rdentctl status` has them all", found.len().saturating_sub(FAILURES_SHOWN));

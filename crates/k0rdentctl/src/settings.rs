@@ -39,6 +39,7 @@ pub(crate) struct Surroundings {
 
 impl Surroundings {
     /// Reads them.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the surroundings")]
     pub(crate) fn read() -> Self {
         let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
         let variables: BTreeMap<String, String> = std::env::vars_os().filter_map(text).collect();

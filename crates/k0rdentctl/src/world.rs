@@ -89,7 +89,9 @@ pub(crate) fn reach(context: &Context) -> Result<Reach, CommandError> {
 
 /// Azure's endpoints, of the cloud that `AZURE_AUTHORITY_HOST` belongs to.
 fn azure(context: &Context) -> Result<Endpoints, CommandError> {
-    let Some(authority) = context.surroundings.variable("AZURE_AUTHORITY_HOST") else { return Ok(Endpoints::default()) };
+    let Some(authority) = context.surroundings.variable("AZURE_AUTHORITY_HOST") else {
+        return Ok(Endpoints::default());
+    };
     let host = authority.trim_start_matches("https://").trim_end_matches('/');
     let arm = CLOUDS.iter().find(|(login, _)| *login == host).map(|(_, arm)| *arm).ok_or_else(|| {
         let known: Vec<_> = CLOUDS.iter().map(|(login, _)| *login).collect();
@@ -115,6 +117,10 @@ impl Reach {
         command: &str,
         login: &Login<'_>,
     ) -> Result<Settings, CommandError> {
+        let home = &context.global.home;
+        if home.exists() && !home.is_dir() {
+            return Err(CommandError::bad_file(home, "it is not a directory").hint("name another with --home DIR"));
+        }
         let credentials = match (login, &self.twin) {
             (_, Some(twin)) => twin.credentials(),
             (Login::Needed(tenant), None) => credentials(&context.surroundings, *tenant)?,
@@ -122,7 +128,7 @@ impl Reach {
             (Login::NotNeeded, None) => Credentials::ManagedIdentity { client_id: None },
         };
         Ok(Settings {
-            home: context.global.home.clone(),
+            home: home.clone(),
             world: self.world.clone(),
             endpoints: self.endpoints.clone(),
             credentials,
@@ -185,7 +191,7 @@ impl Served {
         let file = directory.join("endpoints.json");
         let text = fs_err::read_to_string(&file).map_err(|error| {
             CommandError::usage(format!("no twin is served from {}: {error}", directory.display()))
-                .hint(format!("serve one: k0rdentctl twin serve --data-dir {}", directory.display()))
+                .hint(format!("serve one with `k0rdentctl twin serve --data-dir {}`", directory.display()))
         })?;
         serde_json::from_str(&text).map_err(|error| CommandError::bad_file(&file, error))
     }

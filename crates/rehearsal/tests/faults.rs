@@ -16,6 +16,7 @@ async fn deploy_under(faults: &[Fault]) -> (Environment, Option<String>) {
     deploy_so_many_under(2, faults).await
 }
 
+#[expect(clippy::disallowed_methods, reason = "a switch for people who look into a failing test")]
 async fn deploy_so_many_under(workers: u16, faults: &[Fault]) -> (Environment, Option<String>) {
     let environment = Environment::new(&configuration(3, workers), 7);
     environment.set_faults(faults);

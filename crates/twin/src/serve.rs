@@ -112,6 +112,7 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 /// Gives each connection a task of its own, until the future is dropped.
+#[expect(clippy::disallowed_methods, reason = "sockets live in real time")]
 async fn accept<Serving>(listener: TcpListener, serve: impl Fn(tokio::net::TcpStream) -> Serving)
 where
     Serving: Future<Output = ()> + Send + 'static,

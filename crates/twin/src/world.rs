@@ -184,6 +184,7 @@ impl Twin {
     }
 
     /// Waits for `duration` of world time.
+    #[expect(clippy::disallowed_methods, reason = "the one pause of the world")]
     pub async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(duration.div_f64(self.0.speed)).await;
     }

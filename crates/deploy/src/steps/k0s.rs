@@ -124,7 +124,7 @@ pub(super) async fn controller(deployment: &Deployment, context: &Context<'_>, n
     let token = join_token(deployment, context, Role::Controller).await?;
     install(deployment, context, planned, &remote, Some(token)).await?;
     api_ready(context, planned, &remote).await?;
-    forget_token(deployment, planned, &remote).await?;
+    forget_token(deployment, context, planned, &remote).await?;
     Ok(Done::seen("member of etcd; its API server is ready"))
 }
 
@@ -135,7 +135,7 @@ pub(super) async fn worker(deployment: &Deployment, context: &Context<'_>, node:
     let token = join_token(deployment, context, Role::Worker).await?;
     install(deployment, context, planned, &remote, Some(token)).await?;
     node_is_ready(deployment, context, &planned.name).await?;
-    forget_token(deployment, planned, &remote).await?;
+    forget_token(deployment, context, planned, &remote).await?;
     Ok(Done::seen("its node is Ready"))
 }
 
@@ -158,12 +158,19 @@ async fn join_token(deployment: &Deployment, context: &Context<'_>, role: Role) 
 
 /// What stays in the place of a used token. One release refuses to start without a well-formed token, even if it never
 /// uses it again (k0s issue 7202).
-async fn forget_token(deployment: &Deployment, node: &Node, remote: &Remote) -> Result<(), Failure> {
+async fn forget_token(
+    deployment: &Deployment,
+    context: &Context<'_>,
+    node: &Node,
+    remote: &Remote,
+) -> Result<(), Failure> {
     if deployment.config.software.k0s.version == "v1.35.1+k0s.0" {
         return Ok(());
     }
     let comment = format!("# {} has joined; its token is gone\n", node.name);
-    remote.upload(TOKEN, comment.as_bytes(), "0600", "root").await.map_err(ssh_failure)
+    let intent = context.intend(format!("remove the used join token from {}", node.name)).await?;
+    remote.upload(TOKEN, comment.as_bytes(), "0600", "root").await.map_err(ssh_failure)?;
+    context.effected(intent).await
 }
 
 /// Invalidates this run's tokens; those of a run that was killed expire by themselves.

@@ -94,7 +94,9 @@ fn success(context: &Context, finished: &Finished) -> String {
     let did = if finished.steps_run == 0 { "nothing to do: " } else { "" };
     let mut lines = Vec::new();
     match status.phase {
-        "k0rdent_deployed" => lines.push(format!("{did}{cluster} runs k0rdent on {}", count(status.nodes.len(), "node"))),
+        "k0rdent_deployed" => {
+            lines.push(format!("{did}{cluster} runs k0rdent on {}", count(status.nodes.len(), "node")))
+        }
         phase => lines.push(format!("{did}{cluster} has reached {phase}")),
     }
     lines.push(String::new());

@@ -48,6 +48,7 @@ pub(crate) async fn run(context: &Context, command: &[OsString]) -> Result<u8, C
 
     let mut signals = Signals::listen()?;
     let [program, arguments @ ..] = command else { return Err(CommandError::usage("no program is named")) };
+    #[expect(clippy::disallowed_methods, reason = "the user asked for this program")]
     let started = Command::new(program).args(arguments).env("KUBECONFIG", file.path()).kill_on_drop(true).spawn();
     let child = match started {
         Ok(child) => child,

@@ -1,7 +1,7 @@
 //! The commands, one file each, and what they have in common: from the command line to an exit code.
 
-mod config;
 mod completions;
+mod config;
 mod deploy;
 mod events;
 mod exec;
@@ -131,13 +131,22 @@ fn block_on(command: impl Future<Output = Result<u8, CommandError>>) -> Result<u
 /// An error for people; and, where the result is a stream for programs, its last object.
 fn show(context: &Context, error: &CommandError, is_stream: bool) {
     let printer = &context.printer;
+    let hints: Vec<String> = error.hints.iter().map(|hint| here(context, hint)).collect();
     printer.marked(BAD, "error", &error.message);
-    error.hints.iter().for_each(|hint| printer.marked(GOOD, "hint", hint));
+    hints.iter().for_each(|hint| printer.marked(GOOD, "hint", hint));
     if is_stream && printer.is_json() {
         let mut last = ending(error.exit.outcome(), error.exit as u8);
         last["message"] = json!(error.message);
-        last["hints"] = json!(error.hints);
+        last["hints"] = json!(hints);
         printer.object(&last);
+    }
+}
+
+/// A hint that ends in a command, with the options that lead to the same environment.
+fn here(context: &Context, hint: &str) -> String {
+    match hint.split_once(": k0rdentctl ") {
+        Some((what, rest)) if !rest.starts_with('-') => format!("{what}: {}", context.command(rest)),
+        _ => hint.to_owned(),
     }
 }
 

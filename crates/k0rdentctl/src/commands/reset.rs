@@ -28,10 +28,11 @@ pub(crate) async fn run(context: &Context, confirmation: Confirmation) -> Result
     refuse_if_protected(context, used.as_ref().is_some_and(|config| config.protect))?;
     let tenant = used.and_then(|config| config.azure.tenant_id);
     let session = reach(context)?.session(context, "reset", &Login::Needed(tenant.as_deref()))?;
-    let machines = count(status_of(home)?.nodes.len(), "machine");
+    let machines = status_of(home)?.nodes.len();
+    let machines = if machines == 0 { String::new() } else { format!(" with {}", count(machines, "machine")) };
     let group = Names::of(&cluster).resource_group;
     context.printer.say(&format!(
-        "{cluster}: resource group {group} with {machines}, and all files in {} except old_deployments, will be deleted.",
+        "{cluster}: resource group {group}{machines}, and all files in {} except old_deployments, will be deleted.",
         home.display()
     ));
     if !context.confirm(confirmation.yes, &format!("Type {cluster} to delete it: "), &[cluster.as_str()])? {
@@ -63,11 +64,13 @@ fn nothing(context: &Context) -> u8 {
 
 /// The configuration that counts is the one at hand; without one, the one that was used.
 fn refuse_if_protected(context: &Context, used: bool) -> Result<(), CommandError> {
-    let at_hand = configuration::check(context).ok().and_then(|checked| checked.config.map(|config| (checked.file, config)));
+    let at_hand =
+        configuration::check(context).ok().and_then(|checked| checked.config.map(|config| (checked.file, config)));
     let is_protected = at_hand.as_ref().map_or(used, |(_, config)| config.protect);
     if !is_protected {
         return Ok(());
     }
     let file = at_hand.map_or_else(|| "the configuration".to_owned(), |(file, _)| file.display().to_string());
-    Err(CommandError::usage("the cluster is protected; nothing was touched").hint(format!("set protect: false in {file}")))
+    Err(CommandError::usage("the cluster is protected; nothing was touched")
+        .hint(format!("set protect: false in {file}")))
 }

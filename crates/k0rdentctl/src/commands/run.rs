@@ -6,9 +6,7 @@ use deploy::session::{Finished, Session, SessionError, Watching};
 use engine::{Message, Stop, pause};
 use tokio::{sync::watch, time::timeout};
 
-use crate::{
-    commands::Context, configuration::Configuration, error::CommandError, signals::Signals, views::run::View,
-};
+use crate::{commands::Context, configuration::Configuration, error::CommandError, signals::Signals, views::run::View};
 
 /// How often the live lines move.
 const TICK: Duration = Duration::from_millis(100);
@@ -64,9 +62,9 @@ pub(crate) async fn watch(context: &Context, session: &Session, run: Run<'_>) ->
         }
     };
     view.end();
-    let again = |rest: &str| format!("continue with: {}", context.command(rest));
+    let again = format!("continue with: k0rdentctl {}", run.name());
     result.map_err(|error| match error {
-        SessionError::Interrupted => CommandError::from(error).hint(again(run.name())),
+        SessionError::Interrupted | SessionError::Failed(_) => CommandError::from(error).hint(again),
         error => error.into(),
     })
 }

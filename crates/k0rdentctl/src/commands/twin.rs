@@ -3,12 +3,7 @@
 use engine::{Clock as _, SystemClock};
 use twin::serve::{ServeOptions, serve};
 
-use crate::{
-    arguments::TwinCommand,
-    commands::Context,
-    error::CommandError,
-    signals::Signals,
-};
+use crate::{arguments::TwinCommand, commands::Context, error::CommandError, signals::Signals};
 
 /// Serves until somebody ends it, which is not an error.
 pub(crate) async fn run(context: &Context, command: TwinCommand) -> Result<u8, CommandError> {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use engine::{Decision, Event, Message, Origin, PlannedStep, Record, StepId};
 use time::{OffsetDateTime, macros::format_description};
 
-use super::{count, duration};
+use super::{count, duration, indented};
 
 /// How lines look.
 #[derive(Debug, Clone)]
@@ -86,7 +86,7 @@ impl Lines {
             Event::Noted { step, text } => line(self, format!("{step}: note: {text}")),
             Event::StepSucceeded { step, evidence, .. } => self.succeeded(record.at, step, evidence),
             Event::StepFailed { step, failure } => {
-                let mut lines = line(self, format!("{step}: failed: {}", failure.message));
+                let mut lines = line(self, format!("{step}: failed: {}", indented(&failure.message, 4)));
                 lines.extend(failure.advice.iter().map(|advice| format!("    {advice}")));
                 lines
             }
@@ -196,10 +196,7 @@ mod tests {
             command: "deploy".into(),
             since: OffsetDateTime::UNIX_EPOCH,
         };
-        let began = [
-            Event::RunStarted { command: "deploy".into(), holder },
-            Event::Planned { steps: steps.to_vec() },
-        ];
+        let began = [Event::RunStarted { command: "deploy".into(), holder }, Event::Planned { steps: steps.to_vec() }];
         let mut lines = Lines::new(style);
         let mut text = Vec::new();
         for (sequence, event) in began.into_iter().chain(events).enumerate() {
@@ -224,8 +221,7 @@ mod tests {
 
     fn events() -> Vec<Event> {
         let id = || StepId::new("machines/k0s-worker-1/ready");
-        let artifact =
-            |origin| Event::Artifact { path: "ssh/config".into(), sha256: String::new(), origin };
+        let artifact = |origin| Event::Artifact { path: "ssh/config".into(), sha256: String::new(), origin };
         vec![
             Event::StepStarted { step: id() },
             Event::Intended { step: id(), what: "write a file".into() },
@@ -247,8 +243,37 @@ mod tests {
             step("prepare/documents", None, Decision::Skip),
             step("prepare/preflight", None, Decision::Skip),
         ];
-        insta::assert_snapshot!(lines(style(0, Time::SinceStart), &steps, events()), @"");
-        insta::assert_snapshot!(lines(style(2, Time::Calendar), &steps, events()), @"");
+        insta::assert_snapshot!(lines(style(0, Time::SinceStart), &steps, events()), @"
+        ==> Skipping: title of machines/k0s-worker-1/create (already completed)
+        ==> Skipping: prepare (already completed)
+        1 step to do, usually 1 min 20 s
+        ==> Using existing file: home/ssh/config
+        ==> Generating new file: home/ssh/config
+        ==> Regenerating file: home/ssh/config (forced)
+        [  10.5s] machines/k0s-worker-1/ready: note: moves to zone 2
+        [  12.0s] machines/k0s-worker-1/ready: failed: no
+            Try again.
+        [  13.5s] machines/k0s-worker-1/ready: done: SSH answers
+        [  13.5s] machines: complete
+        ");
+        insta::assert_snapshot!(lines(style(2, Time::Calendar), &steps, events()), @"
+        1970-01-01 00:00:00  deploy by ada@desk
+        ==> Skipping: title of machines/k0s-worker-1/create (already completed)
+        ==> Skipping: prepare (already completed)
+        1 step to do, usually 1 min 20 s
+        1970-01-01 00:00:03  machines/k0s-worker-1/ready: begins
+        1970-01-01 00:00:04  machines/k0s-worker-1/ready: will write a file
+        ==> Using existing file: home/ssh/config
+        ==> Generating new file: home/ssh/config
+        ==> Regenerating file: home/ssh/config (forced)
+        1970-01-01 00:00:10  machines/k0s-worker-1/ready: note: moves to zone 2
+        1970-01-01 00:00:12  machines/k0s-worker-1/ready: failed: no
+            Try again.
+        1970-01-01 00:00:13  machines/k0s-worker-1/ready: done: SSH answers
+        1970-01-01 00:00:13  machines: complete
+        1970-01-01 00:00:15  ended: succeeded
+        1970-01-01 00:00:33  machines/k0s-worker-1/ready: waiting: SSH answers (no answer on port 22)
+        ");
     }
 
     #[test]
@@ -264,6 +289,10 @@ mod tests {
         };
         let style = Style { every_step: false, ..style(0, Time::SinceStart) };
         let events = vec![done("mesh/operator"), done("mesh/k0s-worker-1/member")];
-        insta::assert_snapshot!(lines(style, &steps, events), @"");
+        insta::assert_snapshot!(lines(style, &steps, events), @"
+        2 steps to do, usually 1 min 20 s
+        [   3.0s] mesh/operator: done
+        [   4.5s] mesh: complete
+        ");
     }
 }

@@ -26,6 +26,11 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
+/// A text of several lines whose further lines belong to the first.
+pub(crate) fn indented(text: &str, by: usize) -> String {
+    text.replace('\n', &format!("\n{}", " ".repeat(by)))
+}
+
 /// Rows as columns, each as wide as its widest cell, two spaces between; the last column is as long as it likes.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();

@@ -124,7 +124,9 @@ impl Live {
         let lines = self.running.lines(Instant::now(), terminal_height());
         while self.rows.len() < lines.len() {
             let row = ProgressBar::new_spinner();
-            row.set_style(ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            row.set_style(
+                ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
+            );
             self.rows.push(self.terminal.add(row));
         }
         for row in self.rows.drain(lines.len()..) {
@@ -201,7 +203,13 @@ mod tests {
             elapsed: Duration::ZERO,
         };
         running.see(&progress, at(31));
-        insta::assert_snapshot!(running.lines(at(80), 8).join("\n"), @"");
+        insta::assert_snapshot!(running.lines(at(80), 8).join("\n"), @"
+        1/9 steps, 1 min 20 s of usually 1 min 20 s
+          machines/k0s-worker-2/ready  1 min 9 s of usually 1 min 20 s: SSH answers (no answer on port 22)
+          machines/k0s-worker-3/ready  1 min 8 s of usually 1 min 20 s
+          machines/k0s-worker-4/ready  1 min 7 s of usually 1 min 20 s
+          and 5 more
+        ");
         assert_eq!(running.lines(at(80), 24).len(), 9);
     }
 }

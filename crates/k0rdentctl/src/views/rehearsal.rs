@@ -20,7 +20,8 @@ const STATIONS: [(&str, &[&str]); 5] = [
 
 /// The whole report.
 pub(crate) fn text(report: &Report) -> String {
-    let mut parts = vec![headline(report), phases(report), timeline(report), time(report), requests(report), end(report)];
+    let mut parts =
+        vec![headline(report), phases(report), timeline(report), time(report), requests(report), end(report)];
     parts.retain(|part| !part.is_empty());
     parts.join("\n\n")
 }
@@ -39,14 +40,20 @@ fn phases(report: &Report) -> String {
     let mut rows = vec![["Phase", "began", "ended", ""].map(str::to_owned).to_vec()];
     for phase in &report.phases {
         let at = |instant: Option<f64>| instant.map_or_else(|| "-".to_owned(), seconds);
-        rows.push(vec![phase.name.to_owned(), at(phase.started_seconds), at(phase.ended_seconds), phase.status.to_owned()]);
+        rows.push(vec![
+            phase.name.to_owned(),
+            at(phase.started_seconds),
+            at(phase.ended_seconds),
+            phase.status.to_owned(),
+        ]);
     }
     table(&rows)
 }
 
 /// When each machine was where, in simulated seconds since the beginning.
 fn timeline(report: &Report) -> String {
-    let mut rows = vec![std::iter::once("Machine").chain(STATIONS.map(|(heading, _)| heading)).map(str::to_owned).collect()];
+    let mut rows =
+        vec![std::iter::once("Machine").chain(STATIONS.map(|(heading, _)| heading)).map(str::to_owned).collect()];
     rows.extend(report.timeline.iter().take(MACHINES_SHOWN).map(machine));
     let more = report.timeline.len().saturating_sub(MACHINES_SHOWN);
     let rest = if more > 0 { format!("\n... and {more} more (--output json has all)") } else { String::new() };
@@ -67,7 +74,10 @@ fn time(report: &Report) -> String {
     }
     let mut lines = vec![
         format!("Deployment took      {:>9.1} simulated seconds", report.makespan_seconds),
-        format!("The world itself     {:>9.1} (critical path, no client could be faster)", report.critical_path_seconds),
+        format!(
+            "The world itself     {:>9.1} (critical path, no client could be faster)",
+            report.critical_path_seconds
+        ),
         format!("Overhead ratio       {:>9.3}", report.overhead_ratio),
     ];
     lines.extend(report.critical_path.iter().map(|(what, at)| format!("  {at:>8.1} s  {what}")));

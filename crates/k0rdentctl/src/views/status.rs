@@ -4,7 +4,7 @@ use anstyle::Style;
 use deploy::views::{PhaseStatus, Status};
 use time::{OffsetDateTime, macros::format_description};
 
-use super::{count, duration, table};
+use super::{count, duration, indented, table};
 use crate::printer::{BAD, CARE, GOOD, HEADING, paint};
 
 /// The whole page; `next` is the command to type next.
@@ -28,7 +28,8 @@ pub(crate) fn text(status: &Status, next: &str, colours: bool) -> String {
     if let Some(management) = &status.management {
         let state = if management.ready { "Ready" } else { "not Ready" };
         let components = count(management.components.len(), "component");
-        let mut lines = vec![format!("k0rdent {}: {state}, release {}, {components}", management.version, management.release)];
+        let mut lines =
+            vec![format!("k0rdent {}: {state}, release {}, {components}", management.version, management.release)];
         lines.extend(management.components.iter().filter(|component| !component.success).map(|component| {
             format!("  {}: {}", component.name, component.error.as_deref().unwrap_or("not successful"))
         }));
@@ -37,7 +38,7 @@ pub(crate) fn text(status: &Status, next: &str, colours: bool) -> String {
     if !status.failures.is_empty() {
         let mut lines = vec![paint(colours, BAD, "failed")];
         for failure in &status.failures {
-            lines.push(format!("  {}: {}", failure.step, failure.message));
+            lines.push(format!("  {}: {}", failure.step, indented(&failure.message, 4)));
             lines.extend(failure.advice.iter().map(|advice| format!("    {advice}")));
         }
         parts.push(lines.join("\n"));
@@ -144,7 +145,28 @@ mod tests {
             }],
             next: "k0rdentctl deploy".into(),
         };
-        insta::assert_snapshot!(text(&status, "k0rdentctl deploy", false), @"");
+        insta::assert_snapshot!(text(&status, "k0rdentctl deploy", false), @"
+        cluster   k0rdent-abcd1234
+        phase     vms_ready
+        last run  deploy by ada@desk, 2027-01-04 08:00:00, failed
+
+        PHASE     STATUS     STARTED (UTC)        TOOK
+        machines  completed  2027-01-04 08:00:00  2 min 10 s
+        mesh      pending    -                    -
+
+        NODE          ROLE    ZONE  STATE    PUBLIC    PRIVATE   MESH
+        k0s-worker-1  worker  1     joined   20.0.0.1  10.0.1.1  192.168.100.11
+        k0s-worker-2  worker  2     booting  -         10.0.1.2  192.168.100.12
+
+        k0rdent 1.1.1: not Ready, release kcm-1-1-1, 2 components
+          capi: timed out
+
+        failed
+          k0rdent/management: not done after 25 min
+            Look.
+
+        next: k0rdentctl deploy
+        ");
         assert!(text(&status, "k0rdentctl deploy", true).contains("\u{1b}["));
     }
 }

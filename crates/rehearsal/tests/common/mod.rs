@@ -14,6 +14,7 @@ pub(crate) fn configuration(controllers: u16, workers: u16) -> String {
 }
 
 /// `SHOW=1` in the environment prints every message.
+#[expect(clippy::disallowed_methods, reason = "a switch for people who look into a failing test")]
 fn show(message: &engine::Message) {
     if std::env::var_os("SHOW").is_none() {
         return;
@@ -110,7 +111,7 @@ impl Environment {
         self.session(deploy::task::Phase::K0rdent).reset(watching).await.expect("a teardown");
         assert_eq!(self.stage.twin.with(|world| twin::azure::resources(world)), [] as [serde_json::Value; 0]);
         let left: Vec<_> =
-            std::fs::read_dir(self.home.path()).expect("the directory").flatten().map(|entry| entry.file_name()).collect();
+            fs_err::read_dir(self.home.path()).expect("the directory").flatten().map(|entry| entry.file_name()).collect();
         assert_eq!(left, ["old_deployments"]);
     }
 

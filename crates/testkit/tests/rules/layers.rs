@@ -23,7 +23,8 @@ const FOREIGN: &[(&str, &[&str])] = &[
 #[test]
 fn crates_depend_only_on_those_below() {
     let mut command = metadata();
-    let output = command.args(["metadata", "--no-deps", "--offline", "--format-version=1"]).current_dir(root()).output();
+    let output =
+        command.args(["metadata", "--no-deps", "--offline", "--format-version=1"]).current_dir(root()).output();
     let metadata: serde_json::Value =
         serde_json::from_slice(&output.expect("cargo").stdout).expect("cargo's description of the workspace");
     let mut broken = Vec::new();
@@ -51,12 +52,13 @@ fn metadata() -> std::process::Command {
     std::process::Command::new(option_env!("CARGO").unwrap_or("cargo"))
 }
 
-/// `env` as the name of a module: neither a method of a command nor the macro that asks at build time.
+/// `env` as the name of a module: neither a method, nor a field, nor the macro that asks at build time.
 pub(crate) fn reads_environment(source: &Source) -> Findings {
     let mut found = words(&source.code, &["env"]);
-    found.retain(|(place, _)| {
-        !source.code[..*place].ends_with('.') && !source.code[place + "env".len()..].starts_with(['!', '(', ':'].as_slice())
-            || source.code[place + "env".len()..].starts_with("::")
+    found.retain(|(place, word)| {
+        let (before, after) = (&source.code[..*place], &source.code[place + word.len()..]);
+        let is_other = before.ends_with('.') || after.starts_with(['!', '(', ':']);
+        after.starts_with("::") || !is_other
     });
     found
 }

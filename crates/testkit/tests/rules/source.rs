@@ -77,7 +77,7 @@ pub(crate) fn sources() -> Vec<Source> {
         let of_tests = modules.iter().any(|module| stem == module || stem.starts_with(&format!("{module}/")));
         if of_tests || source.path.split('/').nth(2) == Some("tests") {
             source.is_test = true;
-            source.code = blank(&source.code, &[0..source.code.len()]);
+            source.code = blank(&source.code, std::slice::from_ref(&(0..source.code.len())));
             source.literals.clone_from(&source.code);
             source.functions.clear();
         }
@@ -152,9 +152,7 @@ pub(crate) fn words(text: &str, words: &[&str]) -> Findings {
     for word in words {
         for (place, _) in text.match_indices(word) {
             let (before, after) = (text[..place].chars().next_back(), text[place + word.len()..].chars().next());
-            let joins = |end: Option<char>, next: Option<char>| {
-                end.is_some_and(is_word) && next.is_some_and(is_word)
-            };
+            let joins = |end: Option<char>, next: Option<char>| end.is_some_and(is_word) && next.is_some_and(is_word);
             if !joins(word.chars().next(), before) && !joins(word.chars().next_back(), after) {
                 found.push((place, (*word).to_owned()));
             }
@@ -197,8 +195,8 @@ fn comments_and_contents(text: &str) -> (Vec<Range<usize>>, Vec<Range<usize>>) {
             let end = text[start..].find(&format!("\"{hashes}")).map_or(text.len(), |length| start + length);
             contents.push(start..end);
             place = (end + 1 + hashes.len()).min(text.len());
-        } else if rest.starts_with('"') {
-            let end = place + 1 + literal_length(&rest[1..], '"');
+        } else if let Some(content) = rest.strip_prefix('"') {
+            let end = place + 1 + literal_length(content, '"');
             contents.push(place + 1..end);
             place = (end + 1).min(text.len());
         } else if rest.starts_with('\'') && is_character(rest) {
@@ -277,7 +275,7 @@ fn tests(path: &str, text: &str, code: &str) -> (Vec<Range<usize>>, Vec<String>)
             }
             place = end;
         }
-        let length = code[place..].find(['{', ';']).unwrap_or(code.len() - place);
+        let length = head(&code[place..]);
         let end = if code[place + length..].starts_with('{') { closing(code, place + length) } else { place + length };
         items.push(start..end);
         let name = code[place..place + length].trim().rsplit_once("mod ").map(|(_, name)| name.trim());
@@ -291,6 +289,20 @@ fn tests(path: &str, text: &str, code: &str) -> (Vec<Range<usize>>, Vec<String>)
         }
     }
     (items, modules)
+}
+
+/// Up to the body or the end of an item: the first brace or semicolon that is in no parentheses or brackets.
+fn head(item: &str) -> usize {
+    let mut depth = 0usize;
+    for (place, letter) in item.char_indices() {
+        match letter {
+            '(' | '[' => depth += 1,
+            ')' | ']' => depth = depth.saturating_sub(1),
+            '{' | ';' if depth == 0 => return place,
+            _ => {}
+        }
+    }
+    item.len()
 }
 
 /// The place after the bracket that closes the one at `open`.
@@ -315,9 +327,8 @@ fn functions(code: &str) -> Vec<Function> {
         let after = &code[start + 2..];
         let name: String = after.trim_start().chars().take_while(|letter| is_word(*letter)).collect();
         // A type such as `fn(&str)` has no name, a method of a trait may have no body.
-        let Some(length) = after.find(['{', ';']).filter(|_| !name.is_empty()) else { continue };
-        let open = start + 2 + length;
-        if code[open..].starts_with('{') {
+        let open = start + 2 + head(after);
+        if !name.is_empty() && code[open..].starts_with('{') {
             found.push(Function { name, signature: start..open, body: open..closing(code, open) });
         }
     }

@@ -1,0 +1,8 @@
+//! The program as people and scripts meet it: the built binary, in an empty directory, with an empty environment.
+
+mod configuration;
+mod environment;
+mod help;
+mod looking;
+mod running;
+mod twin;

@@ -1,0 +1,62 @@
+//! The twin as another process.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, Stdio},
+};
+
+use super::environment::{CONFIG, TestEnvironment};
+
+/// Ends the twin when the test ends.
+struct Served(Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _gone_already = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
+#[test]
+fn no_twin_is_served() {
+    let environment = TestEnvironment::with_config(CONFIG);
+    insta::assert_snapshot!(environment.run(&["--twin", "twin", "deploy", "-y"]), @"
+    --- errors
+    error: no twin is served from twin: failed to open file `twin/endpoints.json`: No such file or directory (os error 2)
+    hint: serve one with `k0rdentctl twin serve --data-dir twin`
+    --- exit code 2
+    ");
+    environment.write("twin/endpoints.json", "{}");
+    insta::assert_snapshot!(environment.run(&["--twin", "twin", "deploy", "-y"]), @"
+    --- errors
+    error: twin/endpoints.json: missing field `arm` at line 1 column 2
+    --- exit code 2
+    ");
+}
+
+#[test]
+#[ignore = "takes seconds, and loopback addresses that another twin may use at the same time"]
+fn the_whole_road_over_tcp() {
+    let environment = TestEnvironment::with_config(CONFIG);
+    let serve = ["twin", "serve", "--data-dir", "twin", "--speed", "600"];
+    let mut twin = Served(environment.command(&serve).stdout(Stdio::piped()).spawn().expect("the program starts"));
+    let mut ready = String::new();
+    BufReader::new(twin.0.stdout.take().expect("its output")).read_line(&mut ready).expect("a line");
+    assert!(ready.starts_with(r#"{"format_version":1,"arm":"https://127.0.0.1:"#), "{ready}");
+    let run = |arguments: &[&str]| environment.run(&[&["--twin", "twin"], arguments].concat());
+
+    let ran = run(&["deploy", "-y"]);
+    assert_eq!(ran.code, 0, "{ran}");
+    assert!(ran.stdout.contains("runs k0rdent on 2 nodes"), "{ran}");
+    let ran = run(&["deploy", "-y"]);
+    assert!(ran.stdout.starts_with("nothing to do: "), "{ran}");
+    let ran = run(&["ssh", "k0s-worker-1", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (7, "out\n", "err\n"), "{ran}");
+    let ran = run(&["exec", "--", "/bin/sh", "-c", "test -r $KUBECONFIG && exit 9"]);
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (9, "", ""), "{ran}");
+    let ran = run(&["exec", "--", "no-such-program"]);
+    assert_eq!(ran.code, 127, "{ran}");
+    let ran = run(&["reset", "-y"]);
+    assert_eq!(ran.code, 0, "{ran}");
+    assert!(ran.stdout.contains("is gone: 0 left"), "{ran}");
+    assert!(run(&["status"]).stdout.starts_with("there is no cluster"));
+}
