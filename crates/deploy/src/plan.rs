@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use engine::{Decision, Plan, PlannedStep, State};
 
 use crate::{
-    azure::{Inventory, Kind, inventory},
+    azure::{Inventory, Kind, inventory, resources::TAG_CLUSTER},
     config::Config,
     environment::fingerprint,
     k0s,
@@ -133,8 +133,11 @@ impl Question<'_> {
         let names = &self.topology.names;
         match task {
             Task::ResourceGroup => match &self.observed.inventory.group {
-                Some(_) if !self.observed.inventory.is_deleting() => Ok("it exists".to_owned()),
-                Some(_) => Err("it is being deleted".to_owned()),
+                Some(_) if self.observed.inventory.is_deleting() => Err("it is being deleted".to_owned()),
+                Some(group) if inventory::tag(group, TAG_CLUSTER) != Some(self.topology.cluster_id.as_str()) => {
+                    Err("it is not ours".to_owned())
+                }
+                Some(_) => Ok("it exists".to_owned()),
                 None => Err("it does not exist".to_owned()),
             },
             Task::SshKey => self.resource(Kind::SshKey, &names.ssh_key),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use engine::{
-    Event, Failure, FailureKind, Holder, Journal, JournalError, Message, Outcome, Plan, State, Step, StepId, Stop,
+    Event, Failure, FailureKind, Holder, Journal, JournalError, Message, Outcome, Plan, State, Step, StepId, StepStatus, Stop,
     journal::Durability, runner::FaultInjector,
 };
 use rand_core::RngCore as _;
@@ -385,7 +385,19 @@ impl<'session> Run<'session> {
                 config
             }
         };
-        let parts = session.parts(config, &cluster, keys).await?;
+        let looked = tokio::select! {
+            biased;
+            () = asked_to_stop(watching.stop.clone()) => Err(SessionError::Interrupted),
+            parts = session.parts(config, &cluster, keys) => parts,
+        };
+        let parts = match looked {
+            Ok(parts) => parts,
+            Err(error) => {
+                let interrupted = matches!(error, SessionError::Interrupted);
+                append(Event::RunEnded { outcome: if interrupted { Outcome::Interrupted } else { Outcome::Failed } })?;
+                return Err(error);
+            }
+        };
         append(Event::Settled { key: "subscription_id".to_owned(), value: json!(parts.subscription) })?;
         let deployment = Arc::new(Deployment::new(parts, journal.epoch()));
         Ok(Self { session, journal, state, deployment, watching })
@@ -409,9 +421,14 @@ impl<'session> Run<'session> {
         let done = |task: Task| self.state.steps.get(&task.id(topology)).is_some_and(|step| step.completed_with.is_some());
         let begun = |task: Task| self.state.steps.get(&task.id(topology)).is_some_and(|step| step.started_at.is_some());
         let machines = self.deployment.inventory.of(Kind::VirtualMachine).len() == topology.nodes.len();
+        // A teardown that was interrupted does not go back: where k0rdent was cleared up, k0s may be gone as well.
+        let state = |task: Task| self.state.steps.get(&task.id(topology));
+        let cleared = state(Task::DeleteNamespace)
+            .filter(|step| step.status == StepStatus::Completed)
+            .is_some_and(|step| step.ended_at >= state(Task::Chart).and_then(|chart| chart.started_at));
         match () {
             () if !machines || !begun(Task::Binary(leader)) => None,
-            () if done(Task::Leader(leader)) && begun(Task::Chart) => Some(Phase::K0rdent),
+            () if done(Task::Leader(leader)) && begun(Task::Chart) && !cleared => Some(Phase::K0rdent),
             () => Some(Phase::K0s),
         }
     }
@@ -459,6 +476,14 @@ impl<'session> Run<'session> {
         environment.write("deployment-state.yaml", &views::state_yaml(&state, &status), Access::Secret)?;
         environment.write("deployment-events.yaml", &views::events_yaml(&records), Access::Secret)?;
         Ok(status)
+    }
+}
+
+/// Waits until somebody asks the run to stop. While it only looks there is nothing to settle.
+async fn asked_to_stop(mut stop: watch::Receiver<Stop>) {
+    if stop.wait_for(|stop| *stop != Stop::No).await.is_err() {
+        // Nobody is left who could ask.
+        std::future::pending().await
     }
 }
 

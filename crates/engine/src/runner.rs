@@ -181,9 +181,10 @@ pub async fn run(
             () = tokio::time::sleep_until(settle_until.unwrap_or_else(Instant::now)), if settle_until.is_some() => break,
         }
     }
+    let cut_short = !running.is_empty();
     drop(running);
     let not_tried = schedule.into_inner().not_started();
-    let outcome = match (interrupted && !not_tried.is_empty(), failures.is_empty()) {
+    let outcome = match (interrupted && (cut_short || !not_tried.is_empty()), failures.is_empty()) {
         (true, _) => Outcome::Interrupted,
         (false, false) => Outcome::Failed,
         (false, true) => Outcome::Succeeded,

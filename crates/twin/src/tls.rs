@@ -4,9 +4,13 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SerialNumber,
+};
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use sha2::{Digest as _, Sha256};
 
 /// A certificate authority that signs for servers and clients.
 pub struct Authority {
@@ -34,6 +38,7 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let key = new_key();
+        params.serial_number = Some(serial_number(&key));
         let certificate = params.self_signed(&key).expect("a certificate of our own parameters");
         Self {
             certificate_pem: certificate.pem(),
@@ -61,6 +66,8 @@ impl Authority {
 
     fn sign(&self, params: &CertificateParams) -> Identity {
         let key = new_key();
+        let mut params = params.clone();
+        params.serial_number = Some(serial_number(&key));
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate of our own parameters");
         Identity {
             certificate_pem: certificate.pem(),
@@ -98,6 +105,13 @@ impl Authority {
 
 fn new_key() -> KeyPair {
     KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("ring makes Ed25519 keys")
+}
+
+/// A number that follows from the key and always has the same length in DER: its first byte is neither zero nor negative.
+fn serial_number(key: &KeyPair) -> SerialNumber {
+    let mut digest = Sha256::digest(key.public_key_raw());
+    digest[0] = digest[0] & 0x3f | 0x40;
+    SerialNumber::from_slice(&digest[..16])
 }
 
 /// Valid far beyond any simulated calendar.

@@ -277,7 +277,7 @@ async fn nodes_are_shown_as_kubectl_shows_them() {
         lines,
         [
             "NAME       STATUS   ROLES           AGE    VERSION",
-            "worker-1   Ready    control-plane   2m5s   v1.33.2+k0s.0"
+            "worker-1   Ready    control-plane   2m5s   v1.33.2+k0s"
         ]
     );
     assert_eq!(fixture.kubectl("get --raw=/readyz").1, "ok");

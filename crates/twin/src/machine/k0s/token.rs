@@ -94,7 +94,8 @@ fn encode(world: &World, cluster: ClusterId, token: &Token, host: &str) -> Strin
         authority,
         token.bearer(),
     );
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    // Not compressed, so that its size does not depend on keys, which differ in each run of the same world.
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::none());
     // Writing to memory cannot fail.
     let _ = encoder.write_all(text.as_bytes());
     BASE64_STANDARD.encode(encoder.finish().unwrap_or_default())
