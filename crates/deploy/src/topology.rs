@@ -130,12 +130,12 @@ pub struct Node {
 impl Node {
     /// Name of its public address in Azure.
     pub fn public_ip_name(&self) -> String {
-        format!("{}-pip", self.name)
+        public_ip_name(&self.name)
     }
 
     /// Name of its network interface in Azure.
     pub fn network_interface_name(&self) -> String {
-        format!("{}-nic", self.name)
+        network_interface_name(&self.name)
     }
 
     /// Name of its disk in Azure.
@@ -186,6 +186,20 @@ pub struct Topology {
     pub mesh_port: u16,
     /// Names in Azure.
     pub names: Names,
+    /// Machines that exist and are not wanted any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<Leaving>,
+}
+
+/// A machine that is to leave the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub role: Role,
+    /// Its address in the virtual network, as far as it is known.
+    pub private_address: Option<Ipv4Addr>,
 }
 
 impl Topology {
@@ -210,6 +224,16 @@ impl Topology {
     }
 }
 
+/// The name of a machine's public address in Azure.
+pub fn public_ip_name(machine: &str) -> String {
+    format!("{machine}-pip")
+}
+
+/// The name of a machine's network interface in Azure.
+pub fn network_interface_name(machine: &str) -> String {
+    format!("{machine}-nic")
+}
+
 /// The cluster that a valid configuration describes.
 pub fn topology(config: &Config, cluster_id: &ClusterId) -> Topology {
     let controllers = (1..=config.cluster.controllers.count).map(|index| (Role::Controller, index));
@@ -222,6 +246,7 @@ pub fn topology(config: &Config, cluster_id: &ClusterId) -> Topology {
         operator_mesh_address: address(config.network.wireguard_network, 1),
         mesh_port: config.network.mesh_port.unwrap_or_else(|| mesh_port(cluster_id)),
         names: Names::of(cluster_id),
+        leaving: Vec::new(),
     }
 }
 
