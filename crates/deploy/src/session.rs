@@ -29,7 +29,7 @@ use crate::{
     seam::World,
     steps::Bound,
     task::{Phase, Task},
-    topology::{ClusterId, Leaving, Role, Topology, network_interface_name, topology},
+    topology::{ClusterId, Leaving, Positions, Role, Topology, network_interface_name, topology, topology_at},
     views::{self, Status},
 };
 
@@ -180,7 +180,7 @@ impl Session {
             let (plan, differences) = question(&topology, &Observed::default(), &[]);
             return Ok(Planned { plan, differences, topology });
         };
-        let parts = self.parts(config.clone(), &cluster, self.read_keys(&cluster)?).await?;
+        let parts = self.parts(config.clone(), &cluster, self.read_keys(&cluster)?, &state).await?;
         self.check_change(config, &parts.inventory)?;
         let deployment = Deployment::new(parts, 0);
         let observed = observe(&deployment, &state, &self.environment).await;
@@ -214,7 +214,7 @@ impl Session {
         let (state, _) = self.recorded()?.ok_or_else(no_cluster)?;
         let cluster = cluster_id(&state).ok_or_else(no_cluster)?;
         let config = self.used_config()?.ok_or_else(no_cluster)?;
-        let topology = topology(&config, &cluster);
+        let topology = topology_of(&config, &cluster, &state);
         let keys = self.read_keys(&cluster)?;
         let deployment = Deployment::new(self.offline_parts(config, topology.clone(), keys), 0);
         for node in 0..topology.nodes.len() {
@@ -273,8 +273,14 @@ impl Session {
     }
 
     /// The parts of a deployment, with a look at what exists in Azure.
-    async fn parts(&self, config: Config, cluster: &ClusterId, keys: ClusterKeys) -> Result<Parts, SessionError> {
-        let topology = topology(&config, cluster);
+    async fn parts(
+        &self,
+        config: Config,
+        cluster: &ClusterId,
+        keys: ClusterKeys,
+        state: &State,
+    ) -> Result<Parts, SessionError> {
+        let topology = topology_of(&config, cluster, state);
         let mut parts = self.offline_parts(config, topology, keys);
         let call = Call::within(LOOK_PATIENCE);
         preflight::subscription(&parts.arm, call)
@@ -341,8 +347,27 @@ pub fn used_config(environment: &Environment) -> Result<Option<Config>, SessionE
 pub fn status_of(home: &std::path::Path) -> Result<Status, SessionError> {
     let Some((state, _)) = recorded(home)? else { return Ok(views::status(&State::default(), None, None, false)) };
     let config = used_config(&Environment::new(home))?;
-    let topology = config.as_ref().zip(cluster_id(&state)).map(|(config, cluster)| topology(config, &cluster));
+    let topology = config.as_ref().zip(cluster_id(&state)).map(|(config, cluster)| topology_of(config, &cluster, &state));
     Ok(views::status(&state, config.as_ref(), topology.as_ref(), Journal::is_held(home)))
+}
+
+/// What the configuration means for a cluster whose machines may have their places already.
+fn topology_of(config: &Config, cluster: &ClusterId, state: &State) -> Topology {
+    topology_at(config, cluster, &positions(state))
+}
+
+/// The places of the machines that are wanted, and of those that are still there.
+fn kept_positions(parts: &Parts, records: &[engine::Record]) -> Positions {
+    let mut positions = positions(&State::of(records));
+    positions.retain(|name, _| parts.inventory.find(Kind::VirtualMachine, name).is_some());
+    positions.extend(parts.topology.nodes.iter().map(|node| (node.name.clone(), node.position)));
+    positions
+}
+
+/// The places that machines have, as recorded.
+fn positions(state: &State) -> Positions {
+    let recorded = state.settled.get("positions").cloned().unwrap_or_default();
+    serde_json::from_value(recorded).unwrap_or_default()
 }
 
 /// The cluster that an environment's records name.
@@ -419,12 +444,13 @@ impl<'session> Run<'session> {
                 config
             }
         };
-        let parts = session.parts(config, &cluster, keys).await?;
+        let parts = session.parts(config, &cluster, keys, &State::of(&records)).await?;
         if let Some((text, config)) = wanted {
             // The old configuration judges the new one, so it is replaced only now.
             session.check_change(config, &parts.inventory)?;
             session.environment.write(CONFIG_FILE, text, Access::Secret)?;
             append(Event::Settled { key: "config_sha256".to_owned(), value: json!(sha256(text)) })?;
+            append(Event::Settled { key: "positions".to_owned(), value: json!(kept_positions(&parts, &records)) })?;
         }
         append(Event::Settled { key: "subscription_id".to_owned(), value: json!(parts.subscription) })?;
         let deployment = Arc::new(Deployment::new(parts, journal.epoch()));
