@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     net::Ipv4Addr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -81,6 +84,7 @@ pub struct Deployment {
     /// What existed when the run began.
     pub inventory: Inventory,
     machines: Vec<Machine>,
+    speaker: AtomicUsize,
     admin: OnceCell<Admin>,
     kubernetes: OnceCell<Kubernetes>,
     nodes: OnceCell<NodeBoard>,
@@ -135,6 +139,7 @@ impl Deployment {
             azure: Azure { watch: Watch::new(parts.arm.clone(), ids.clone()), arm: parts.arm, ids },
             inventory: parts.inventory,
             machines,
+            speaker: AtomicUsize::new(parts.topology.nodes.iter().position(|node| node.leader).unwrap_or(0)),
             topology: parts.topology,
             admin: OnceCell::new(),
             kubernetes: OnceCell::new(),
@@ -156,6 +161,16 @@ impl Deployment {
     /// The position of the first controller.
     pub fn leader(&self) -> usize {
         self.topology.nodes.iter().position(|node| node.leader).unwrap_or(0)
+    }
+
+    /// The position of the controller through which the cluster is spoken to: the first, unless another one was chosen.
+    pub fn speaker(&self) -> usize {
+        self.speaker.load(Ordering::Relaxed)
+    }
+
+    /// Speaks to the cluster through another controller.
+    pub fn set_speaker(&self, controller: usize) {
+        self.speaker.store(controller, Ordering::Relaxed);
     }
 
     /// The way to run commands on a machine.
@@ -193,7 +208,7 @@ impl Deployment {
                 {
                     return Ok(admin);
                 }
-                let remote = self.remote(self.leader()).await?;
+                let remote = self.remote(self.speaker()).await?;
                 let text = remote.run(&format!("sudo {} kubeconfig admin", crate::k0s::BINARY)).await.map_err(ssh_failure)?;
                 Admin::from_kubeconfig(&text)
                     .map_err(|why| Failure::new(format!("`k0s kubeconfig admin` on {}: {why}", remote.target().node)))
@@ -201,12 +216,12 @@ impl Deployment {
             .await
     }
 
-    /// The cluster's API, through the first controller.
+    /// The cluster's API, through the controller that speaks for it.
     pub async fn kubernetes(&self) -> Result<&Kubernetes, Failure> {
         self.kubernetes
             .get_or_try_init(async || {
                 let admin = self.admin().await?;
-                let tunnel = Arc::new(Tunnel(self.remote(self.leader()).await?));
+                let tunnel = Arc::new(Tunnel(self.remote(self.speaker()).await?));
                 Kubernetes::new(&self.world, tunnel, "127.0.0.1", admin).map_err(kubernetes_failure)
             })
             .await

@@ -53,15 +53,15 @@ pub fn cluster_config(config: &Config, topology: &Topology, node: &Node) -> Stri
                 "sans": api_names(topology),
             },
             "storage": {"type": "etcd", "etcd": {"peerAddress": node.private_address.to_string()}},
-            "network": network(config, topology),
+            "network": network(config),
             "telemetry": {"enabled": false},
         },
     }))
     .unwrap_or_default()
 }
 
-fn network(config: &Config, topology: &Topology) -> Value {
-    let several_controllers = topology.controllers().count() > 1;
+/// The cluster's network, the same on every controller.
+pub fn network(config: &Config) -> Value {
     json!({
         "provider": "calico",
         "podCIDR": config.network.pod_cidr.to_string(),
@@ -72,7 +72,8 @@ fn network(config: &Config, topology: &Topology) -> Value {
             "ipAutodetectionMethod": format!("cidr={}", config.network.subnet_prefix),
             "envVars": {"FELIX_IGNORELOOSERPF": "true"},
         },
-        "nodeLocalLoadBalancing": {"enabled": several_controllers, "type": "EnvoyProxy"},
+        // Also for one controller: others may join later, and what workers know of them cannot change then.
+        "nodeLocalLoadBalancing": {"enabled": true, "type": "EnvoyProxy"},
     })
 }
 
@@ -85,8 +86,8 @@ fn api_names(topology: &Topology) -> Vec<String> {
         .collect()
 }
 
-/// The command that installs k0s as a service. The first controller has no token.
-pub fn install_command(node: &Node) -> String {
+/// The command that installs k0s as a service. The controller that starts a cluster has no token.
+pub fn install_command(node: &Node, joins: bool) -> String {
     let mut command = format!("sudo {BINARY} install");
     match node.role {
         Role::Controller => {
@@ -97,7 +98,7 @@ pub fn install_command(node: &Node) -> String {
         }
         Role::Worker => command += " worker",
     }
-    if !node.leader {
+    if joins {
         command += &format!(" --token-file={TOKEN}");
     }
     if node.role == Role::Worker || node.runs_workloads {
@@ -145,7 +146,7 @@ pub fn k0sctl_config(config: &Config, topology: &Topology, key_path: &str) -> St
                 "dynamicConfig": false,
                 "config": {"spec": {
                     "api": {"sans": api_names(topology)},
-                    "network": network(config, topology),
+                    "network": network(config),
                     "telemetry": {"enabled": false},
                 }},
             },

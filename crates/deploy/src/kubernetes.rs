@@ -11,7 +11,7 @@ use kube::{
     client::{Body, ClientBuilder},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
@@ -46,6 +46,8 @@ pub struct Kind {
 pub const NODE: Kind = Kind { group: "", version: "v1", kind: "Node", plural: "nodes" };
 /// `v1` Namespace.
 pub const NAMESPACE: Kind = Kind { group: "", version: "v1", kind: "Namespace", plural: "namespaces" };
+/// `v1` Pod.
+pub const POD: Kind = Kind { group: "", version: "v1", kind: "Pod", plural: "pods" };
 /// k0s's Helm chart (k0s documentation, Helm charts).
 pub const CHART: Kind =
     Kind { group: "helm.k0sproject.io", version: "v1beta1", kind: "Chart", plural: "charts" };
@@ -219,6 +221,43 @@ impl Kubernetes {
         match bounded(self.api(kind, namespace).delete(name, &DeleteParams::default())).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps new pods away from a node.
+    pub async fn cordon(&self, _intent: &Intent, node: &str) -> Result<(), KubernetesError> {
+        let patch = Patch::Merge(json!({"spec": {"unschedulable": true}}));
+        bounded(self.api(NODE, None).patch(node, &PatchParams::default(), &patch)).await.map(drop)
+    }
+
+    /// The pods on a node that would move elsewhere: namespace and name. Those of a DaemonSet stay with their node, and
+    /// those that have ended need not move.
+    pub async fn pods_to_move(&self, node: &str) -> Result<Vec<(String, String)>, KubernetesError> {
+        let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
+        let pods = bounded(self.api(POD, None).list(&on_node)).await?;
+        let moves = |pod: &DynamicObject| {
+            let owners = pod.metadata.owner_references.iter().flatten();
+            let ended = matches!(pod.data.pointer("/status/phase").and_then(Value::as_str), Some("Succeeded" | "Failed"));
+            pod.data.pointer("/spec/nodeName") == Some(&json!(node)) && !ended && owners.clone().all(|owner| owner.kind != "DaemonSet")
+        };
+        let place = |pod: DynamicObject| (pod.metadata.namespace.unwrap_or_default(), pod.metadata.name.unwrap_or_default());
+        Ok(pods.items.into_iter().filter(moves).map(place).collect())
+    }
+
+    /// Asks for a pod to be moved; fine if it is gone, or if its disruption budget does not allow it yet.
+    pub async fn evict(&self, _intent: &Intent, namespace: &str, pod: &str) -> Result<(), KubernetesError> {
+        let body = json!({
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod, "namespace": namespace},
+        });
+        let request = http::Request::post(format!("/api/v1/namespaces/{namespace}/pods/{pod}/eviction"))
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(body.to_string().into_bytes())
+            .map_err(|error| KubernetesError::Unreachable(error.to_string()))?;
+        match bounded(self.client.request_text(request)).await {
+            Ok(_) | Err(KubernetesError::Refused { code: 404 | 429, .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }

@@ -10,6 +10,7 @@
 //! - [`environment`], [`keys`]: files and secrets
 
 pub mod azure;
+pub mod change;
 pub mod cloud_init;
 pub mod config;
 pub mod deployment;
@@ -21,6 +22,7 @@ pub mod kubeconfig;
 pub mod kubernetes;
 pub mod leftovers;
 pub mod mesh;
+pub mod observe;
 pub mod plan;
 pub mod recipe;
 pub mod seam;

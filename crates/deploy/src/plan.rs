@@ -1,44 +1,21 @@
 //! The planner: a pure function of what is wanted, what is recorded and what was seen.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use engine::{Decision, Plan, PlannedStep, State};
+use engine::{Decision, Plan, PlannedStep, State, StepStatus};
+use serde::Serialize;
 
 use crate::{
-    azure::{Inventory, Kind, inventory, resources::TAG_CLUSTER},
+    azure::{Kind, inventory, resources},
     config::Config,
     environment::fingerprint,
     k0s,
+    observe::{HostSeen, Observed},
     recipe::Line,
-    steps::{
-        k0rdent::{ManagementSeen, chart_object, release_name},
-        k0s::NodeSeen,
-    },
+    steps::k0rdent::{chart_object, release_name},
     task::{Phase, Task},
     topology::{Node, Role, Topology},
 };
-
-/// What was seen of the world before the run.
-#[derive(Debug, Clone, Default)]
-pub struct Observed {
-    /// What exists in Azure.
-    pub inventory: Inventory,
-    /// What the cluster says about itself, if it was there to ask.
-    pub cluster: Option<ClusterSeen>,
-    /// The files of the environment that are as they were recorded.
-    pub intact_files: BTreeSet<String>,
-}
-
-/// What a cluster says about itself.
-#[derive(Debug, Clone, Default)]
-pub struct ClusterSeen {
-    /// Its nodes.
-    pub nodes: BTreeMap<String, NodeSeen>,
-    /// Whether the kcm chart is installed.
-    pub chart: bool,
-    /// Its Management object.
-    pub management: Option<ManagementSeen>,
-}
 
 /// What the planner looks at.
 pub struct Question<'a> {
@@ -50,24 +27,66 @@ pub struct Question<'a> {
     pub recorded: &'a State,
     /// What was seen.
     pub observed: &'a Observed,
+    /// Where SSH may come from, CIDRs; empty if that is not known now.
+    pub ssh_from: &'a [String],
     /// The last phase that is wanted.
     pub until: Phase,
     /// Make files again even if they are right.
     pub force: bool,
 }
 
-/// Plans a deployment: which steps of the recipe run, and why.
-pub fn deployment(question: &Question<'_>, recipe: &[Line]) -> Plan {
+/// Something that was done and is not the case any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// What kind of difference, for programs: `machine-stopped`.
+    pub name: &'static str,
+    /// What it is about.
+    pub subject: String,
+    /// What was seen, in words.
+    pub cause: String,
+    /// What `deploy` will do about it; nothing if a person has to.
+    pub repair: Option<String>,
+}
+
+/// Why a step has to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Reason {
+    name: &'static str,
+    text: String,
+}
+
+impl Reason {
+    fn new(name: &'static str, text: impl Into<String>) -> Self {
+        Self { name, text: text.into() }
+    }
+}
+
+/// Whether a step holds: what was seen, or why it has to run.
+type Verdict = Result<String, Reason>;
+
+/// Not done yet: no difference, but work.
+const NOT_DONE: &str = "not-done";
+/// It follows another step that runs: no difference of its own.
+const FOLLOWS: &str = "follows";
+/// Wanted otherwise than before: no difference, but a change.
+const CHANGED: &str = "changed";
+
+/// Plans a deployment: which steps of the recipe run, and why; and what of it repairs a difference.
+pub fn deployment(question: &Question<'_>, recipe: &[Line]) -> (Plan, Vec<Difference>) {
     let mut runs = BTreeSet::new();
-    let mut steps = Vec::new();
+    let (mut steps, mut differences) = (Vec::new(), Vec::new());
     for line in recipe.iter().filter(|line| line.task.phase() <= question.until) {
-        let (decision, why) = question.decide(line, &runs);
-        if decision == Decision::Run {
-            runs.insert(line.task);
-        }
+        let (decision, why) = match question.holds(line, &runs) {
+            Ok(evidence) => (Decision::Skip, evidence),
+            Err(reason) => {
+                runs.insert(line.task);
+                differences.extend(question.difference(line.task, &reason));
+                (Decision::Run, reason.text)
+            }
+        };
         steps.push(question.step(line, decision, why));
     }
-    Plan { steps }
+    (Plan { steps }, differences)
 }
 
 /// Plans a teardown: every step runs, and looks for itself whether there is anything to do.
@@ -83,7 +102,7 @@ impl Question<'_> {
             id: task.id(self.topology),
             phase: task.phase().name().to_owned(),
             title: task.title(self.config, self.topology),
-            node: task.node().map(|node| self.topology.nodes[node].name.clone()),
+            node: task.machine(self.topology).map(str::to_owned),
             after: line.after.iter().map(|task| task.id(self.topology)).collect(),
             decision,
             why,
@@ -106,10 +125,9 @@ impl Question<'_> {
                 format!("{} {}", config.software.k0s.version, k0s::download_url(config, node))
             }
             (Task::Leader(_) | Task::Controller(_), Some(node)) => {
-                let cluster = k0s::cluster_config(config, self.topology, node);
-                format!("{} {cluster}", k0s::install_command(node))
+                format!("{} {}", k0s::install_command(node, false), k0s::network(config))
             }
-            (Task::Worker(_), Some(node)) => k0s::install_command(node),
+            (Task::Worker(_), Some(node)) => k0s::install_command(node, true),
             (Task::HomeKubeconfig(_), _) => config.ssh.username.clone(),
             (Task::NodesReady | Task::Tokens, _) => {
                 self.topology.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(" ")
@@ -120,44 +138,58 @@ impl Question<'_> {
         fingerprint(&[&input])
     }
 
-    fn decide(&self, line: &Line, runs: &BTreeSet<Task>) -> (Decision, String) {
-        match self.holds(line, runs) {
-            Ok(evidence) => (Decision::Skip, evidence),
-            Err(why) => (Decision::Run, why),
+    /// What a reason says about a step that was done before.
+    fn difference(&self, task: Task, reason: &Reason) -> Option<Difference> {
+        let done = self.recorded.steps.get(&task.id(self.topology)).is_some_and(|step| step.completed_with.is_some());
+        if !done || [NOT_DONE, FOLLOWS, CHANGED].contains(&reason.name) {
+            return None;
         }
+        let repair = (reason.name != "foreign").then(|| match reason.name {
+            "machine-stopped" => "start it".to_owned(),
+            "machine-missing" => "make it anew and let it join again".to_owned(),
+            "rule-missing" | "rule-changed" => "restore the rules".to_owned(),
+            "mesh-down" => "restart WireGuard".to_owned(),
+            _ => format!("run again: {}", task.title(self.config, self.topology)),
+        });
+        Some(Difference {
+            name: reason.name,
+            subject: task.machine(self.topology).map_or_else(|| task.title(self.config, self.topology), str::to_owned),
+            cause: reason.text.clone(),
+            repair,
+        })
     }
 
-    /// Whether a step holds: what was seen, or why it does not.
-    fn holds(&self, line: &Line, runs: &BTreeSet<Task>) -> Result<String, String> {
+    fn holds(&self, line: &Line, runs: &BTreeSet<Task>) -> Verdict {
         let task = line.task;
         let names = &self.topology.names;
+        let of_node = |other: &Task| task.node().is_some() && other.node() == task.node();
         match task {
-            Task::ResourceGroup => match &self.observed.inventory.group {
-                Some(_) if self.observed.inventory.is_deleting() => Err("it is being deleted".to_owned()),
-                Some(group) if inventory::tag(group, TAG_CLUSTER) != Some(self.topology.cluster_id.as_str()) => {
-                    Err("it is not ours".to_owned())
-                }
-                Some(_) => Ok("it exists".to_owned()),
-                None => Err("it does not exist".to_owned()),
-            },
+            Task::ResourceGroup => self.group(),
             Task::SshKey => self.resource(Kind::SshKey, &names.ssh_key),
-            Task::SecurityGroup => self.resource(Kind::NetworkSecurityGroup, &names.nsg),
+            Task::SecurityGroup => self.rules(),
             Task::VirtualNetwork => self.resource(Kind::VirtualNetwork, &names.vnet),
             Task::PublicAddress(node) => self.resource(Kind::PublicIp, &self.node(node).public_ip_name()),
             Task::Interface(node) => self.resource(Kind::NetworkInterface, &self.node(node).network_interface_name()),
             Task::Machine(node) => self.machine(node, false),
-            Task::Provisioned(node) => self.machine(node, true),
+            Task::Provisioned(node) => {
+                self.not_after(line, runs, of_node)?;
+                self.machine(node, true)
+            }
             Task::Preflight => self.nothing_to_create(),
-            Task::Ready(node)
-            | Task::MeshMember(node)
-            | Task::Binary(node)
-            | Task::Leader(node)
-            | Task::Controller(node)
-            | Task::Worker(node)
-            | Task::HomeKubeconfig(node) => {
+            Task::Ready(node) | Task::Binary(node) | Task::HomeKubeconfig(node) => {
                 self.recorded(task)?;
-                self.not_after(line, runs, |other| other.node() == Some(node))?;
+                self.not_after(line, runs, of_node)?;
                 self.machine(node, true)?;
+                self.reachable(node)
+            }
+            Task::MeshMember(node) => {
+                self.recorded(task)?;
+                self.not_after(line, runs, of_node)?;
+                self.in_mesh(node)
+            }
+            Task::Leader(node) | Task::Controller(node) | Task::Worker(node) => {
+                self.recorded(task)?;
+                self.not_after(line, runs, of_node)?;
                 self.member(node)
             }
             Task::Documents | Task::MeshOperator | Task::Kubeconfig | Task::K0sctl => {
@@ -175,17 +207,12 @@ impl Question<'_> {
                 self.recorded(task)?;
                 match &self.observed.cluster {
                     Some(cluster) if cluster.chart => Ok("it is installed".to_owned()),
-                    _ => Err("it is not installed".to_owned()),
+                    Some(_) => Err(Reason::new("chart-missing", "it is not installed")),
+                    None => Err(Reason::new("cluster-silent", "the cluster does not answer")),
                 }
             }
-            Task::Management => {
-                self.recorded(task)?;
-                let seen = self.observed.cluster.as_ref().and_then(|cluster| cluster.management.as_ref());
-                let seen = seen.ok_or("there is none")?;
-                let wanted = release_name(&self.config.software.k0rdent.version);
-                seen.trouble(&wanted).map_or_else(|| Ok(format!("Ready, release {}", seen.release)), Err)
-            }
-            _ => Err("asked for".to_owned()),
+            Task::Management => self.management(task),
+            _ => Err(Reason::new(NOT_DONE, "asked for")),
         }
     }
 
@@ -193,74 +220,162 @@ impl Question<'_> {
         &self.topology.nodes[node]
     }
 
-    /// A network resource exists and Azure calls it ready.
-    fn resource(&self, kind: Kind, name: &str) -> Result<String, String> {
-        let found = self.observed.inventory.find(kind, name).ok_or("it does not exist")?;
-        match inventory::provisioning_state(found) {
-            None | Some("Succeeded") => Ok("it exists".to_owned()),
-            Some(state) => Err(format!("Azure calls it {state}")),
+    fn group(&self) -> Verdict {
+        match &self.observed.inventory.group {
+            Some(_) if self.observed.inventory.is_deleting() => Err(Reason::new("group-deleting", "it is being deleted")),
+            Some(group) if !self.ours(group) => Err(Reason::new("foreign", "it exists and does not carry our tag")),
+            Some(_) => Ok("it exists".to_owned()),
+            None => Err(Reason::new("group-missing", "it does not exist")),
         }
     }
 
-    /// A machine exists, runs, and (if `ready`) Azure calls it ready.
-    fn machine(&self, node: usize, ready: bool) -> Result<String, String> {
-        let found = self.observed.inventory.find(Kind::VirtualMachine, &self.node(node).name);
-        let found = found.ok_or("it does not exist")?;
-        if let Some(power @ ("deallocated" | "stopped")) = inventory::power_state(found) {
-            return Err(format!("it is {power}"));
+    fn ours(&self, resource: &serde_json::Value) -> bool {
+        inventory::tag(resource, resources::TAG_CLUSTER) == Some(self.topology.cluster_id.as_str())
+    }
+
+    /// A network resource exists, is ours, and Azure calls it ready.
+    fn resource(&self, kind: Kind, name: &str) -> Verdict {
+        let found = self.observed.inventory.find(kind, name);
+        let found = found.ok_or_else(|| Reason::new("resource-missing", format!("{name} does not exist")))?;
+        if !self.ours(found) {
+            return Err(Reason::new("foreign", format!("{name} exists and does not carry our tag")));
+        }
+        match inventory::provisioning_state(found) {
+            None | Some("Succeeded") => Ok("it exists".to_owned()),
+            Some(state) => Err(Reason::new("resource-not-ready", format!("Azure calls {name} {state}"))),
+        }
+    }
+
+    /// The security group exists with every rule as it should be.
+    fn rules(&self) -> Verdict {
+        let name = &self.topology.names.nsg;
+        self.resource(Kind::NetworkSecurityGroup, name)?;
+        let Some(found) = self.observed.inventory.find(Kind::NetworkSecurityGroup, name) else {
+            return Err(Reason::new("resource-missing", format!("{name} does not exist")));
+        };
+        match resources::rule_trouble(found, self.topology.mesh_port, self.ssh_from) {
+            None => Ok("its rules are there".to_owned()),
+            Some((true, rule)) => Err(Reason::new("rule-missing", format!("rule {rule} is missing"))),
+            Some((false, rule)) => Err(Reason::new("rule-changed", format!("rule {rule} was changed"))),
+        }
+    }
+
+    /// A machine exists, is ours, runs, has the size it should have, and (if `ready`) Azure calls it ready.
+    fn machine(&self, node: usize, ready: bool) -> Verdict {
+        let planned = self.node(node);
+        let found = self.observed.inventory.find(Kind::VirtualMachine, &planned.name);
+        let found = found.ok_or_else(|| Reason::new("machine-missing", "it does not exist"))?;
+        if !self.ours(found) {
+            return Err(Reason::new("foreign", "a machine of that name exists and does not carry our tag"));
+        }
+        if let Some(power @ ("deallocated" | "deallocating" | "stopped" | "stopping")) = inventory::power_state(found) {
+            return Err(Reason::new("machine-stopped", format!("it is {power}")));
         }
         match inventory::provisioning_state(found) {
             Some("Succeeded") | None => Ok("it exists".to_owned()),
-            Some(state) if ready => Err(format!("Azure calls it {state}")),
+            Some(state) if ready => Err(Reason::new("machine-not-ready", format!("Azure calls it {state}"))),
             Some(_) => Ok("Azure has accepted it".to_owned()),
         }
     }
 
-    fn nothing_to_create(&self) -> Result<String, String> {
+    fn nothing_to_create(&self) -> Verdict {
         for node in 0..self.topology.nodes.len() {
-            self.machine(node, false).map_err(|why| format!("{}: {why}", self.node(node).name))?;
+            self.machine(node, false)
+                .map_err(|reason| Reason::new(FOLLOWS, format!("{}: {}", self.node(node).name, reason.text)))?;
         }
         Ok("every machine exists".to_owned())
     }
 
     /// An earlier run completed the step, from the same inputs.
-    fn recorded(&self, task: Task) -> Result<(), String> {
-        let id = task.id(self.topology);
-        let Some(state) = self.recorded.steps.get(&id) else { return Err("not done yet".to_owned()) };
+    fn recorded(&self, task: Task) -> Result<(), Reason> {
+        let Some(state) = self.recorded.steps.get(&task.id(self.topology)) else {
+            return Err(Reason::new(NOT_DONE, "not done yet"));
+        };
         match &state.completed_with {
-            None => Err("not done yet".to_owned()),
-            Some(before) if *before != self.fingerprint(task) => Err("its configuration has changed".to_owned()),
-            Some(_) if state.status == engine::StepStatus::Failed => Err("it failed in the last run".to_owned()),
-            Some(_) => Ok(()),
+            None => Err(Reason::new(NOT_DONE, "not done yet")),
+            Some(before) if *before != self.fingerprint(task) => {
+                Err(Reason::new(CHANGED, "its configuration has changed"))
+            }
+            Some(_) => match state.status {
+                StepStatus::Completed => Ok(()),
+                StepStatus::Failed => Err(Reason::new(NOT_DONE, "it failed in the last run")),
+                StepStatus::Pending | StepStatus::Running => Err(Reason::new(NOT_DONE, "the last run did not finish it")),
+            },
         }
     }
 
     /// None of the steps before it that matter to it runs in this plan.
-    fn not_after(&self, line: &Line, runs: &BTreeSet<Task>, matters: impl Fn(&Task) -> bool) -> Result<(), String> {
+    fn not_after(
+        &self,
+        line: &Line,
+        runs: &BTreeSet<Task>,
+        matters: impl Fn(&Task) -> bool,
+    ) -> Result<(), Reason> {
         match line.after.iter().find(|task| runs.contains(task) && matters(task)) {
-            Some(task) => Err(format!("{} runs again", task.title(self.config, self.topology))),
+            Some(task) => Err(Reason::new(FOLLOWS, format!("after: {}", task.title(self.config, self.topology)))),
             None => Ok(()),
         }
     }
 
-    /// A node of the cluster is Ready with the wanted version. A controller without workloads has no node: that its
-    /// cluster answers has to do.
-    fn member(&self, node: usize) -> Result<String, String> {
-        let node = self.node(node);
-        let Some(cluster) = &self.observed.cluster else { return Err("the cluster does not answer".to_owned()) };
-        if node.role == Role::Controller && !node.runs_workloads {
-            return Ok("the cluster answers".to_owned());
+    fn host(&self, node: usize) -> Option<&HostSeen> {
+        self.observed.hosts.get(&self.node(node).name)
+    }
+
+    fn reachable(&self, node: usize) -> Verdict {
+        match self.host(node) {
+            Some(HostSeen::Reachable { .. }) => Ok("it answers SSH".to_owned()),
+            Some(HostSeen::Unreachable(why)) => Err(Reason::new("ssh-silent", why.clone())),
+            None => Err(Reason::new(NOT_DONE, "it was not asked")),
         }
-        match cluster.nodes.get(&node.name) {
-            None => Err("it is not a node of the cluster".to_owned()),
-            Some(seen) if !seen.ready => Err(format!("its node is not Ready: {}", seen.message)),
+    }
+
+    fn in_mesh(&self, node: usize) -> Verdict {
+        self.reachable(node)?;
+        match self.host(node) {
+            Some(HostSeen::Reachable { mesh: Some(trouble), .. }) => Err(Reason::new("mesh-down", trouble.clone())),
+            _ => Ok("it is in the mesh with its own key".to_owned()),
+        }
+    }
+
+    /// A node of the cluster runs k0s and is Ready. A controller without workloads is no node: that its service runs
+    /// and its cluster answers has to do.
+    fn member(&self, node: usize) -> Verdict {
+        self.reachable(node)?;
+        if let Some(HostSeen::Reachable { k0s: Some(trouble), .. }) = self.host(node) {
+            return Err(Reason::new("k0s-down", trouble.clone()));
+        }
+        let planned = self.node(node);
+        let silent = || Reason::new("cluster-silent", "the cluster does not answer");
+        let cluster = self.observed.cluster.as_ref().ok_or_else(silent)?;
+        if planned.role == Role::Controller && !planned.runs_workloads {
+            return Ok("its service runs, and the cluster answers".to_owned());
+        }
+        match cluster.nodes.get(&planned.name) {
+            None => Err(Reason::new("node-missing", "it is not a node of the cluster")),
+            Some(seen) if !seen.ready => {
+                Err(Reason::new("node-not-ready", format!("its node is not Ready: {}", seen.message)))
+            }
             Some(_) => Ok("its node is Ready".to_owned()),
         }
     }
 
-    fn files(&self, task: Task) -> Result<String, String> {
+    fn management(&self, task: Task) -> Verdict {
+        self.recorded(task)?;
+        let Some(cluster) = &self.observed.cluster else {
+            return Err(Reason::new("cluster-silent", "the cluster does not answer"));
+        };
+        let Some(seen) = &cluster.management else {
+            return Err(Reason::new("management-missing", "there is no Management object"));
+        };
+        match seen.trouble(&release_name(&self.config.software.k0rdent.version)) {
+            None => Ok(format!("Ready, release {}", seen.release)),
+            Some(trouble) => Err(Reason::new("management-not-ready", trouble)),
+        }
+    }
+
+    fn files(&self, task: Task) -> Verdict {
         if self.force {
-            return Err("asked to regenerate files".to_owned());
+            return Err(Reason::new(CHANGED, "asked to regenerate files"));
         }
         let cluster = &self.topology.cluster_id;
         let belongs = |file: &str| match task {
@@ -269,13 +384,10 @@ impl Question<'_> {
             Task::Kubeconfig => file == format!("kubeconfig/{cluster}-kubeconfig") || file.ends_with("kubeconfig-env.sh"),
             _ => file.starts_with("k0sctl-config/"),
         };
-        let missing = self
-            .recorded
-            .artifacts
-            .keys()
-            .find(|file| belongs(file) && !self.observed.intact_files.contains(*file));
+        let recorded = self.recorded.artifacts.keys();
+        let missing = recorded.filter(|file| belongs(file)).find(|file| !self.observed.intact_files.contains(*file));
         match missing {
-            Some(file) => Err(format!("{file} is missing or was changed")),
+            Some(file) => Err(Reason::new("file-changed", format!("{file} is missing or was changed"))),
             None => Ok("its files are there".to_owned()),
         }
     }

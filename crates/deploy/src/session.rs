@@ -1,7 +1,6 @@
 //! The front door: one environment, and what can be done with it.
 
 use std::{
-    collections::BTreeSet,
     io,
     path::PathBuf,
     sync::Arc,
@@ -17,23 +16,20 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::{
-    azure::{ArmClient, ArmError, Call, Credentials, Endpoints, Inventory, Kind, preflight},
+    azure::{ArmClient, ArmError, Call, Credentials, Endpoints, Inventory, Kind, inventory, preflight, resources},
+    change,
     config::{self, Config},
     deployment::{Deployment, Parts, arm_failure},
     environment::{Access, Environment, sha256},
     http::HttpClient,
     keys::ClusterKeys,
-    kubernetes::{CHART, MANAGEMENT, NODE},
-    plan::{self, ClusterSeen, Observed, Question},
+    observe::{Observed, observe},
+    plan::{self, Difference, Question},
     recipe,
     seam::World,
-    steps::{
-        Bound,
-        k0rdent::{CHART_NAMESPACE, MANAGEMENT_NAME, ManagementSeen, RELEASE},
-        k0s::NodeSeen,
-    },
+    steps::Bound,
     task::{Phase, Task},
-    topology::{ClusterId, Topology, topology},
+    topology::{ClusterId, Leaving, Positions, Role, Topology, network_interface_name, topology, topology_at},
     views::{self, Status},
 };
 
@@ -44,8 +40,6 @@ const CONFIG_FILE: &str = "k0rdent.yaml";
 
 /// How long looking at the world before a run may take.
 const LOOK_PATIENCE: Duration = Duration::from_secs(120);
-/// How long a cluster may take to answer before it counts as not answering.
-const CLUSTER_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Everything that a session needs from outside.
 #[derive(Clone)]
@@ -124,6 +118,17 @@ pub struct Finished {
     pub archive: Option<PathBuf>,
 }
 
+/// What a deployment would do.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// The steps.
+    pub plan: Plan,
+    /// What is not as it is recorded.
+    pub differences: Vec<Difference>,
+    /// The cluster that is wanted.
+    pub topology: Topology,
+}
+
 /// One environment.
 pub struct Session {
     settings: Settings,
@@ -143,7 +148,7 @@ impl Session {
         let run = Run::begin(self, "deploy", Some((config_text, config)), watching).await?;
         let observed = run.observe().await;
         let recipe = recipe::deploy(&run.deployment.topology);
-        let plan = plan::deployment(&run.question(&observed), &recipe);
+        let (plan, _) = plan::deployment(&run.question(&observed), &recipe);
         run.execute(&plan, &recipe).await
     }
 
@@ -161,27 +166,57 @@ impl Session {
         Ok(finished)
     }
 
-    /// What `deploy` would do. Touches nothing.
-    pub async fn plan(&self, config: &Config) -> Result<(Plan, Topology), SessionError> {
+    /// What `deploy` would do, and which differences from what is recorded it would repair. Touches nothing.
+    pub async fn plan(&self, config: &Config) -> Result<Planned, SessionError> {
         let state = self.recorded()?.map(|(state, _)| state).unwrap_or_default();
-        let cluster = state.settled.get("cluster_id").and_then(|id| ClusterId::parse(id.as_str()?).ok());
-        let Some(cluster) = cluster else {
+        let Settings { until, force_regenerate: force, .. } = self.settings;
+        let question = |topology: &Topology, observed: &Observed, ssh_from: &[String]| {
+            let question = Question { config, topology, recorded: &state, observed, ssh_from, until, force };
+            plan::deployment(&question, &recipe::deploy(topology))
+        };
+        let Some(cluster) = cluster_id(&state) else {
             // The name is drawn by `deploy`; nothing of ours can exist before.
             let topology = topology(config, &ClusterId::from_random(|| 23));
-            let plan = self.plan_for(config, &topology, &state, &Observed::default());
-            return Ok((plan, topology));
+            let (plan, differences) = question(&topology, &Observed::default(), &[]);
+            return Ok(Planned { plan, differences, topology });
         };
-        let parts = self.parts(config.clone(), &cluster, self.read_keys(&cluster)?).await?;
+        let parts = self.parts(config.clone(), &cluster, self.read_keys(&cluster)?, &state).await?;
+        self.check_change(config, &parts.inventory)?;
         let deployment = Deployment::new(parts, 0);
         let observed = observe(&deployment, &state, &self.environment).await;
-        let plan = self.plan_for(config, &deployment.topology, &state, &observed);
-        Ok((plan, deployment.topology))
+        let (plan, differences) = question(&deployment.topology, &observed, &deployment.ssh_from);
+        Ok(Planned { plan, differences, topology: deployment.topology })
     }
 
-    fn plan_for(&self, config: &Config, topology: &Topology, recorded: &State, observed: &Observed) -> Plan {
-        let Settings { until, force_regenerate: force, .. } = self.settings;
-        let question = Question { config, topology, recorded, observed, until, force };
-        plan::deployment(&question, &recipe::deploy(topology))
+    /// Compares what is recorded with the real, with the configuration that the cluster was made from.
+    pub async fn check(&self) -> Result<Vec<Difference>, SessionError> {
+        let config = self.used_config()?.ok_or_else(|| SessionError::NoCluster(self.settings.home.clone()))?;
+        Ok(self.plan(&config).await?.differences)
+    }
+
+    /// The parts of a deployment; if it is to follow a configuration, only if it can.
+    async fn parts_for(
+        &self,
+        config: Config,
+        cluster: &ClusterId,
+        keys: ClusterKeys,
+        state: &State,
+        follows: bool,
+    ) -> Result<Parts, SessionError> {
+        let parts = self.parts(config, cluster, keys, state).await?;
+        if follows {
+            self.check_change(&parts.config, &parts.inventory)?;
+        }
+        Ok(parts)
+    }
+
+    /// Refuses what cannot be changed while the cluster exists.
+    fn check_change(&self, config: &Config, inventory: &Inventory) -> Result<(), SessionError> {
+        let Some(before) = self.used_config()?.filter(|_| !inventory.of(Kind::VirtualMachine).is_empty()) else {
+            return Ok(());
+        };
+        let refusals = change::refusals(&before, config);
+        if refusals.is_empty() { Ok(()) } else { Err(SessionError::Failed(refusals)) }
     }
 
     /// What is recorded about the environment; `None` if there never was anything.
@@ -195,7 +230,7 @@ impl Session {
         let (state, _) = self.recorded()?.ok_or_else(no_cluster)?;
         let cluster = cluster_id(&state).ok_or_else(no_cluster)?;
         let config = self.used_config()?.ok_or_else(no_cluster)?;
-        let topology = topology(&config, &cluster);
+        let topology = topology_of(&config, &cluster, &state);
         let keys = self.read_keys(&cluster)?;
         let deployment = Deployment::new(self.offline_parts(config, topology.clone(), keys), 0);
         for node in 0..topology.nodes.len() {
@@ -254,8 +289,14 @@ impl Session {
     }
 
     /// The parts of a deployment, with a look at what exists in Azure.
-    async fn parts(&self, config: Config, cluster: &ClusterId, keys: ClusterKeys) -> Result<Parts, SessionError> {
-        let topology = topology(&config, cluster);
+    async fn parts(
+        &self,
+        config: Config,
+        cluster: &ClusterId,
+        keys: ClusterKeys,
+        state: &State,
+    ) -> Result<Parts, SessionError> {
+        let topology = topology_of(&config, cluster, state);
         let mut parts = self.offline_parts(config, topology, keys);
         let call = Call::within(LOOK_PATIENCE);
         preflight::subscription(&parts.arm, call)
@@ -265,6 +306,7 @@ impl Session {
         parts.subscription = parts.arm.subscription().unwrap_or_default().to_owned();
         let ids = crate::azure::Ids::new(&parts.subscription, &parts.topology.names.resource_group);
         parts.inventory = Inventory::take(&parts.arm, &ids, call).await.map_err(failed)?;
+        parts.topology.leaving = leaving(&parts.topology, &parts.inventory);
         Ok(parts)
     }
 
@@ -280,6 +322,24 @@ impl Session {
         let files = files.each_ref().map(|(name, content)| (*name, content.as_str()));
         Ok(self.environment.archive(&cluster, self.settings.world.clock.utc(), &files)?)
     }
+}
+
+/// The machines of ours that exist and are not wanted, as their tags describe them.
+fn leaving(topology: &Topology, inventory: &Inventory) -> Vec<Leaving> {
+    let ours = |machine: &&serde_json::Value| {
+        inventory::tag(machine, resources::TAG_CLUSTER) == Some(topology.cluster_id.as_str())
+    };
+    let leaving = |machine: &serde_json::Value| {
+        let name = inventory::tag(machine, resources::TAG_NODE)?.to_owned();
+        let role = if inventory::tag(machine, resources::TAG_ROLE) == Some("controller") { Role::Controller } else { Role::Worker };
+        let interface = inventory.find(Kind::NetworkInterface, &network_interface_name(&name));
+        let address = interface.and_then(|interface| {
+            let address = interface.pointer("/properties/ipConfigurations/0/properties/privateIPAddress")?;
+            address.as_str()?.parse().ok()
+        });
+        topology.node(&name).is_none().then_some(Leaving { name, role, private_address: address })
+    };
+    inventory.of(Kind::VirtualMachine).values().filter(ours).filter_map(leaving).collect()
 }
 
 /// What is recorded in a directory; `None` if there never was anything.
@@ -303,8 +363,27 @@ pub fn used_config(environment: &Environment) -> Result<Option<Config>, SessionE
 pub fn status_of(home: &std::path::Path) -> Result<Status, SessionError> {
     let Some((state, _)) = recorded(home)? else { return Ok(views::status(&State::default(), None, None, false)) };
     let config = used_config(&Environment::new(home))?;
-    let topology = config.as_ref().zip(cluster_id(&state)).map(|(config, cluster)| topology(config, &cluster));
+    let topology = config.as_ref().zip(cluster_id(&state)).map(|(config, cluster)| topology_of(config, &cluster, &state));
     Ok(views::status(&state, config.as_ref(), topology.as_ref(), Journal::is_held(home)))
+}
+
+/// What the configuration means for a cluster whose machines may have their places already.
+fn topology_of(config: &Config, cluster: &ClusterId, state: &State) -> Topology {
+    topology_at(config, cluster, &positions(state))
+}
+
+/// The places of the machines that are wanted, and of those that are still there.
+fn kept_positions(parts: &Parts, records: &[engine::Record]) -> Positions {
+    let mut positions = positions(&State::of(records));
+    positions.retain(|name, _| parts.inventory.find(Kind::VirtualMachine, name).is_some());
+    positions.extend(parts.topology.nodes.iter().map(|node| (node.name.clone(), node.position)));
+    positions
+}
+
+/// The places that machines have, as recorded.
+fn positions(state: &State) -> Positions {
+    let recorded = state.settled.get("positions").cloned().unwrap_or_default();
+    serde_json::from_value(recorded).unwrap_or_default()
 }
 
 /// The cluster that an environment's records name.
@@ -371,11 +450,7 @@ impl<'session> Run<'session> {
             }
         };
         let config = match wanted {
-            Some((text, config)) => {
-                session.environment.write(CONFIG_FILE, text, Access::Secret)?;
-                append(Event::Settled { key: "config_sha256".to_owned(), value: json!(sha256(text)) })?;
-                config.clone()
-            }
+            Some((_, config)) => config.clone(),
             None => {
                 let mut config = session.used_config()?.ok_or_else(|| SessionError::NoCluster(settings.home.clone()))?;
                 // The cluster is where it was made, whatever was said there about the subscription.
@@ -385,10 +460,15 @@ impl<'session> Run<'session> {
                 config
             }
         };
+        if let Some((text, _)) = wanted
+            && session.environment.read(CONFIG_FILE)?.is_none()
+        {
+            session.environment.write(CONFIG_FILE, text, Access::Secret)?;
+        }
         let looked = tokio::select! {
             biased;
             () = asked_to_stop(watching.stop.clone()) => Err(SessionError::Interrupted),
-            parts = session.parts(config, &cluster, keys) => parts,
+            parts = session.parts_for(config, &cluster, keys, &State::of(&records), wanted.is_some()) => parts,
         };
         let parts = match looked {
             Ok(parts) => parts,
@@ -398,6 +478,12 @@ impl<'session> Run<'session> {
                 return Err(error);
             }
         };
+        if let Some((text, _)) = wanted {
+            // The old configuration has judged the new one, so it is replaced only now.
+            session.environment.write(CONFIG_FILE, text, Access::Secret)?;
+            append(Event::Settled { key: "config_sha256".to_owned(), value: json!(sha256(text)) })?;
+            append(Event::Settled { key: "positions".to_owned(), value: json!(kept_positions(&parts, &records)) })?;
+        }
         append(Event::Settled { key: "subscription_id".to_owned(), value: json!(parts.subscription) })?;
         let deployment = Arc::new(Deployment::new(parts, journal.epoch()));
         Ok(Self { session, journal, state, deployment, watching })
@@ -405,8 +491,8 @@ impl<'session> Run<'session> {
 
     fn question<'a>(&'a self, observed: &'a Observed) -> Question<'a> {
         let Settings { until, force_regenerate: force, .. } = self.session.settings;
-        let Deployment { config, topology, .. } = &*self.deployment;
-        Question { config, topology, recorded: &self.state, observed, until, force }
+        let Deployment { config, topology, ssh_from, .. } = &*self.deployment;
+        Question { config, topology, recorded: &self.state, observed, ssh_from, until, force }
     }
 
     async fn observe(&self) -> Observed {
@@ -493,44 +579,4 @@ fn named(step: &engine::PlannedStep, failure: Failure) -> Failure {
         return failure;
     }
     Failure { message: format!("{}: {}", step.title, failure.message), ..failure }
-}
-
-/// Looks at everything that the planner wants to know beyond Azure's inventory.
-async fn observe(deployment: &Deployment, state: &State, environment: &Environment) -> Observed {
-    let intact_files: BTreeSet<String> = state
-        .artifacts
-        .iter()
-        .filter(|(file, artifact)| {
-            environment.read(file).ok().flatten().is_some_and(|content| sha256(&content) == artifact.sha256)
-        })
-        .map(|(file, _)| file.clone())
-        .collect();
-    let topology = &deployment.topology;
-    let leader = deployment.leader();
-    let expected = state.steps.get(&Task::Leader(leader).id(topology)).is_some_and(|step| step.completed_with.is_some())
-        && deployment.inventory.find(Kind::VirtualMachine, &deployment.node(leader).name).is_some();
-    let cluster = if expected {
-        // A cluster that does not answer is a finding for the plan, not an error of looking.
-        tokio::time::timeout(CLUSTER_PATIENCE, observe_cluster(deployment)).await.ok().and_then(Result::ok)
-    } else {
-        None
-    };
-    Observed { inventory: deployment.inventory.clone(), cluster, intact_files }
-}
-
-/// Three requests: nodes, chart, Management.
-pub async fn observe_cluster(deployment: &Deployment) -> Result<ClusterSeen, Failure> {
-    let kubernetes = deployment.kubernetes().await?;
-    let failure = crate::deployment::kubernetes_failure;
-    let (nodes, chart, management) = futures::try_join!(
-        kubernetes.list(NODE, None),
-        kubernetes.get(CHART, Some(CHART_NAMESPACE), RELEASE),
-        kubernetes.get(MANAGEMENT, None, MANAGEMENT_NAME),
-    )
-    .map_err(failure)?;
-    Ok(ClusterSeen {
-        nodes: nodes.iter().map(|(name, node)| (name.clone(), NodeSeen::of(node))).collect(),
-        chart: chart.is_some_and(|chart| chart.data["status"]["releaseName"].is_string()),
-        management: management.as_ref().map(ManagementSeen::of),
-    })
 }

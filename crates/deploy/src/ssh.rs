@@ -349,6 +349,16 @@ impl Remote {
         }
     }
 
+    /// Runs a command over a connection that is made within the same patience, and tries once. Any exit code is an answer.
+    pub async fn run_once(&self, command: &str, patience: Duration) -> Result<Output, SshError> {
+        let run = async { self.connect().await?.run(command, None, patience).await };
+        timeout(patience, run).await.map_err(|_| SshError::Timeout {
+            host: self.target.host.clone(),
+            command: command.to_owned(),
+            seconds: patience.as_secs(),
+        })?
+    }
+
     /// Runs a command that must succeed; returns its standard output.
     pub async fn run(&self, command: &str) -> Result<String, SshError> {
         self.run_with(command, None, Duration::from_secs(60)).await

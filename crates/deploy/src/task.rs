@@ -112,6 +112,12 @@ pub enum Task {
     Chart,
     /// The Management object, ready and of the wanted release.
     Management,
+    /// Move the workloads away from a machine that is to leave. Numbers are positions in [`Topology::leaving`].
+    Drain(usize),
+    /// Take a controller that is to leave out of etcd.
+    LeaveEtcd(usize),
+    /// Delete a machine that has left.
+    DeleteMachine(usize),
     /// Delete the Management object and wait for its controllers to clear up.
     DeleteManagement,
     /// Delete the kcm chart.
@@ -146,6 +152,20 @@ impl Task {
         }
     }
 
+    /// The leaving machine that this is about.
+    pub fn leaving(self) -> Option<usize> {
+        match self {
+            Self::Drain(machine) | Self::LeaveEtcd(machine) | Self::DeleteMachine(machine) => Some(machine),
+            _ => None,
+        }
+    }
+
+    /// The name of the machine that this is about.
+    pub fn machine(self, topology: &Topology) -> Option<&str> {
+        let wanted = self.node().map(|node| topology.nodes[node].name.as_str());
+        wanted.or_else(|| self.leaving().map(|machine| topology.leaving[machine].name.as_str()))
+    }
+
     /// The phase under which it is shown.
     pub fn phase(self) -> Phase {
         match self {
@@ -156,6 +176,7 @@ impl Task {
             Self::MeshMember(_) | Self::MeshOperator => Phase::Mesh,
             Self::Binary(_) | Self::Leader(_) | Self::Controller(_) | Self::Worker(_) => Phase::K0s,
             Self::NodesReady | Self::Tokens | Self::Kubeconfig | Self::K0sctl | Self::HomeKubeconfig(_) => Phase::K0s,
+            Self::Drain(_) | Self::LeaveEtcd(_) | Self::DeleteMachine(_) => Phase::K0s,
             Self::Chart | Self::Management => Phase::K0rdent,
             Self::DeleteManagement
             | Self::DeleteChart
@@ -193,6 +214,9 @@ impl Task {
             Self::HomeKubeconfig(_) => "home-kubeconfig",
             Self::Chart => "chart",
             Self::Management => "management",
+            Self::Drain(_) => "drain",
+            Self::LeaveEtcd(_) => "leave-etcd",
+            Self::DeleteMachine(_) => "delete",
             Self::DeleteManagement => "management",
             Self::DeleteChart => "chart",
             Self::DeleteNamespace => "namespace",
@@ -205,8 +229,8 @@ impl Task {
     /// Its name for ever: `machines/k0s-worker-1/create`.
     pub fn id(self, topology: &Topology) -> StepId {
         let phase = self.phase().name();
-        match self.node() {
-            Some(node) => StepId::new(format!("{phase}/{}/{}", topology.nodes[node].name, self.verb())),
+        match self.machine(topology) {
+            Some(machine) => StepId::new(format!("{phase}/{machine}/{}", self.verb())),
             None => StepId::new(format!("{phase}/{}", self.verb())),
         }
     }
@@ -214,7 +238,7 @@ impl Task {
     /// What it is about, for people.
     pub fn title(self, config: &Config, topology: &Topology) -> String {
         let names = &topology.names;
-        let node = self.node().map_or("", |node| &topology.nodes[node].name);
+        let node = self.machine(topology).unwrap_or_default();
         match self {
             Self::Documents => "keys and cloud-init documents".to_owned(),
             Self::Preflight => format!("preflight: will Azure let us in {}", config.azure.location),
@@ -240,6 +264,9 @@ impl Task {
             Self::HomeKubeconfig(_) => format!("kubeconfig on {node}"),
             Self::Chart => format!("k0rdent chart {}", config.software.k0rdent.version),
             Self::Management => "k0rdent Management".to_owned(),
+            Self::Drain(_) => format!("workloads moved away from {node}"),
+            Self::LeaveEtcd(_) => format!("{node} leaves etcd"),
+            Self::DeleteMachine(_) => format!("virtual machine {node} deleted"),
             Self::DeleteManagement => "k0rdent Management deleted".to_owned(),
             Self::DeleteChart => "k0rdent chart uninstalled".to_owned(),
             Self::DeleteNamespace => format!("namespace {} deleted", config.software.k0rdent.namespace),
@@ -265,6 +292,9 @@ impl Task {
             Self::NodesReady => 5,
             Self::Chart => 65,
             Self::Management => 300,
+            Self::Drain(_) => 30,
+            Self::LeaveEtcd(_) => 3,
+            Self::DeleteMachine(_) => 40,
             Self::DeleteManagement => 60,
             Self::DeleteChart | Self::DeleteNamespace | Self::ResetMachine(_) => 15,
             Self::DeleteResourceGroup => 120,
@@ -289,6 +319,8 @@ impl Task {
             Self::Leader(_) | Self::Controller(_) => u64::from(timeouts.k0s_ready_seconds),
             Self::Worker(_) | Self::NodesReady => u64::from(timeouts.node_ready_seconds),
             Self::Chart | Self::Management => u64::from(timeouts.k0rdent_install_wait),
+            Self::Drain(_) | Self::LeaveEtcd(_) => 600,
+            Self::DeleteMachine(_) => 1200,
             Self::DeleteManagement => 900,
             Self::DeleteChart | Self::DeleteNamespace | Self::ResetMachine(_) => 600,
             Self::DeleteResourceGroup => minutes(timeouts.reset_minutes),

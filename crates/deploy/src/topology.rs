@@ -5,6 +5,7 @@ use crate::config::{Config, MESH_FIRST_NODE_OFFSET, SUBNET_FIRST_NODE_OFFSET};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
@@ -105,6 +106,8 @@ impl fmt::Display for Role {
 /// One machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
+    /// Its place in the address ranges, from 0.
+    pub position: u32,
     /// `k0s-controller-1`, `k0s-worker-1`, ...
     pub name: String,
     /// What it is for.
@@ -130,12 +133,12 @@ pub struct Node {
 impl Node {
     /// Name of its public address in Azure.
     pub fn public_ip_name(&self) -> String {
-        format!("{}-pip", self.name)
+        public_ip_name(&self.name)
     }
 
     /// Name of its network interface in Azure.
     pub fn network_interface_name(&self) -> String {
-        format!("{}-nic", self.name)
+        network_interface_name(&self.name)
     }
 
     /// Name of its disk in Azure.
@@ -186,6 +189,20 @@ pub struct Topology {
     pub mesh_port: u16,
     /// Names in Azure.
     pub names: Names,
+    /// Machines that exist and are not wanted any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<Leaving>,
+}
+
+/// A machine that is to leave the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub role: Role,
+    /// Its address in the virtual network, as far as it is known.
+    pub private_address: Option<Ipv4Addr>,
 }
 
 impl Topology {
@@ -210,19 +227,48 @@ impl Topology {
     }
 }
 
+/// The name of a machine's public address in Azure.
+pub fn public_ip_name(machine: &str) -> String {
+    format!("{machine}-pip")
+}
+
+/// The name of a machine's network interface in Azure.
+pub fn network_interface_name(machine: &str) -> String {
+    format!("{machine}-nic")
+}
+
+/// The places of machines in the address ranges, by name: they stay while the machine does, whoever else comes or goes.
+pub type Positions = BTreeMap<String, u32>;
+
 /// The cluster that a valid configuration describes.
 pub fn topology(config: &Config, cluster_id: &ClusterId) -> Topology {
+    topology_at(config, cluster_id, &Positions::new())
+}
+
+/// The cluster that a valid configuration describes, where some machines have their places already; others take the
+/// first that are free, in order.
+pub fn topology_at(config: &Config, cluster_id: &ClusterId, taken: &Positions) -> Topology {
     let controllers = (1..=config.cluster.controllers.count).map(|index| (Role::Controller, index));
     let workers = (1..=config.cluster.workers.count).map(|index| (Role::Worker, index));
-    let nodes =
-        controllers.chain(workers).zip(0..).map(|((role, index), position)| node(config, role, index, position));
+    let occupied: BTreeSet<u32> = taken.values().copied().collect();
+    let mut free = (0..).filter(|position| !occupied.contains(position));
+    let nodes = controllers.chain(workers).map(|(role, index)| {
+        let known = taken.get(&node_name(role, index)).copied();
+        let position = known.or_else(|| free.next()).unwrap_or_default();
+        node(config, role, index, position)
+    });
     Topology {
         cluster_id: cluster_id.clone(),
         nodes: nodes.collect(),
         operator_mesh_address: address(config.network.wireguard_network, 1),
         mesh_port: config.network.mesh_port.unwrap_or_else(|| mesh_port(cluster_id)),
         names: Names::of(cluster_id),
+        leaving: Vec::new(),
     }
+}
+
+fn node_name(role: Role, index: u16) -> String {
+    format!("k0s-{role}-{index}")
 }
 
 fn node(config: &Config, role: Role, index: u16, position: u32) -> Node {
@@ -233,7 +279,8 @@ fn node(config: &Config, role: Role, index: u16, position: u32) -> Node {
         Role::Worker => (&config.cluster.workers.zones, &config.vm_sizing.worker.size, true),
     };
     Node {
-        name: format!("k0s-{role}-{index}"),
+        name: node_name(role, index),
+        position,
         role,
         index,
         zone: zones.iter().cycle().nth(usize::from(index) - 1).copied().unwrap_or(1),

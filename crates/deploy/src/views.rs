@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 
 use crate::{
     config::Config,
+    plan::Difference,
     steps::k0rdent::ManagementSeen,
     task::{Phase, Task},
     topology::{ClusterId, Topology},
@@ -33,6 +34,8 @@ pub struct Status {
     pub management: Option<ManagementSeen>,
     /// The last run.
     pub last_run: Option<LastRun>,
+    /// Who holds the environment right now, if a run is active.
+    pub holder: Option<engine::Holder>,
     /// What failed last, and why.
     pub failures: Vec<FailedStep>,
     /// What to do next: a command.
@@ -142,6 +145,7 @@ pub fn status(state: &State, config: Option<&Config>, topology: Option<&Topology
         nodes,
         management,
         last_run,
+        holder: state.runs.last().filter(|_| active).map(|run| run.holder.clone()),
         failures,
         next: next.to_owned(),
     }
@@ -229,6 +233,8 @@ pub struct PlanView {
     pub expected_seconds: u64,
     /// What they ask of Azure.
     pub requests: Requests,
+    /// What is not as it is recorded, and what the plan does about it.
+    pub differences: Vec<Difference>,
     /// The phases.
     pub phases: Vec<PlannedPhase>,
     /// The steps in order.
@@ -296,7 +302,7 @@ pub struct PlannedPhase {
 
 impl PlanView {
     /// What is to be known about a plan; the cluster if it has a name already.
-    pub fn of(plan: &Plan, cluster: Option<&ClusterId>) -> Self {
+    pub fn of(plan: &Plan, differences: &[Difference], cluster: Option<&ClusterId>) -> Self {
         let runs = |step: &&PlannedStep| step.decision == Decision::Run;
         let phase = |phase: &Phase| {
             let steps: Vec<&PlannedStep> = plan.steps.iter().filter(|step| step.phase == phase.name()).collect();
@@ -309,6 +315,7 @@ impl PlanView {
             steps_to_run: plan.to_run(),
             expected_seconds: plan.usual().as_secs(),
             requests: Requests::of(plan),
+            differences: differences.to_vec(),
             phases: Phase::DEPLOY.iter().map(phase).filter(|phase| phase.steps > 0).collect(),
             steps: plan.steps.iter().map(PlannedStepView::of).collect(),
         }

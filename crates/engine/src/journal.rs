@@ -119,7 +119,7 @@ impl Journal {
 
     /// Opens the journal, making it if need be, and becomes its only writer: the next run.
     pub fn open_to_write(directory: &Path, holder: &Holder, durability: Durability) -> Result<Self, JournalError> {
-        fs_err::create_dir_all(directory)?;
+        create_private_directory(directory)?;
         let path = Self::file(directory);
         let lease = fs_err::OpenOptions::new()
             .create(true)
@@ -209,6 +209,26 @@ impl Journal {
             .is_ok_and(|file| matches!(file.file().try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
     }
 
+    /// Begins a new run without the lock, so that the run that holds it can append nothing any more; and puts a new
+    /// lock file in the place of the one it holds.
+    pub fn fence(directory: &Path, holder: &Holder) -> Result<(), JournalError> {
+        let journal = Self::connect(Self::file(directory), Durability::Disk)?;
+        journal.begin_epoch(holder)?;
+        match fs_err::remove_file(directory.join("journal.lock")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has the database check itself.
+    pub fn check(&self) -> Result<(), JournalError> {
+        let verdict: String = self
+            .database()
+            .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+            .map_err(|source| self.failed(source))?;
+        if verdict == "ok" { Ok(()) } else { Err(self.damaged(0, verdict)) }
+    }
+
     /// Appends one event; when this returns, it is as durable as was asked for.
     pub fn append(&self, at: OffsetDateTime, event: Event) -> Result<Record, JournalError> {
         let body = serde_json::to_string(&event).map_err(|error| self.damaged(0, error))?;
@@ -253,6 +273,21 @@ impl Journal {
     fn damaged(&self, sequence: u64, reason: impl ToString) -> JournalError {
         JournalError::Damaged { path: self.path.clone(), sequence, reason: reason.to_string() }
     }
+}
+
+/// Makes the directory, and those above it, with mode 0700.
+fn create_private_directory(path: &Path) -> Result<(), std::io::Error> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::DirBuilderExt as _;
+        builder.mode(0o700);
+    }
+    builder.create(path).map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
 /// Makes the file with mode 0600 before the database opens it.
@@ -319,6 +354,16 @@ mod tests {
         first.lease = None;
         let _second = Journal::open_to_write(directory.path(), &holder("deploy"), Durability::Process).unwrap();
         assert!(matches!(first.append(OffsetDateTime::UNIX_EPOCH, note("late")), Err(JournalError::LostLease { .. })));
+    }
+
+    #[test]
+    fn a_run_can_be_fenced_off_while_it_holds_the_lock() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = Journal::open_to_write(directory.path(), &holder("deploy"), Durability::Process).unwrap();
+        Journal::fence(directory.path(), &holder("unlock")).unwrap();
+        assert!(matches!(first.append(OffsetDateTime::UNIX_EPOCH, note("late")), Err(JournalError::LostLease { .. })));
+        let next = Journal::open_to_write(directory.path(), &holder("deploy"), Durability::Process).unwrap();
+        next.append(OffsetDateTime::UNIX_EPOCH, note("on time")).unwrap();
     }
 
     #[test]

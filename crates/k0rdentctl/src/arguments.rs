@@ -20,8 +20,8 @@ const STYLES: Styles = Styles::styled()
 const GROUPS: &[(&str, &[&str])] = &[
     ("Start", &["init", "config"]),
     ("Try it out", &["rehearse", "twin"]),
-    ("Run", &["plan", "deploy", "reset"]),
-    ("Look", &["status", "events"]),
+    ("Run", &["plan", "deploy", "reset", "unlock"]),
+    ("Look", &["status", "events", "state"]),
     ("Cluster", &["ssh", "kubeconfig", "exec"]),
     ("Other", &["version", "completions", "help"]),
 ];
@@ -36,7 +36,11 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("plan", &["k0rdentctl plan"]),
     ("deploy", &["k0rdentctl deploy", "k0rdentctl deploy -y --until machines"]),
     ("reset", &["k0rdentctl reset -y"]),
-    ("status", &["k0rdentctl status --output json"]),
+    ("status", &["k0rdentctl status --output json", "k0rdentctl status --check"]),
+    ("state", &["k0rdentctl state doctor"]),
+    ("state doctor", &["k0rdentctl state doctor"]),
+    ("state export", &["k0rdentctl state export"]),
+    ("unlock", &["k0rdentctl unlock"]),
     ("events", &["k0rdentctl events --follow"]),
     ("ssh", &["k0rdentctl ssh k0s-controller-1", "k0rdentctl ssh k0s-worker-1 -- uptime"]),
     ("kubeconfig", &["k0rdentctl kubeconfig"]),
@@ -137,7 +141,16 @@ pub(crate) enum Command {
     /// Delete the cluster and prove that it is gone
     Reset(Confirmation),
     /// Show the cluster and what to do next
-    Status,
+    Status {
+        /// Compare what is recorded with the real
+        #[arg(long)]
+        check: bool,
+    },
+    /// Check or export the environment's records
+    #[command(subcommand)]
+    State(StateCommand),
+    /// Take the environment away from a run that cannot be reached
+    Unlock(Confirmation),
     /// Show what happened
     Events {
         /// Keep showing what happens
@@ -229,6 +242,15 @@ pub(crate) struct Rehearse {
     /// Keep the run's files in this directory
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
+}
+
+/// What to do with the environment's records.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum StateCommand {
+    /// Check the journal from its first record to its last
+    Doctor,
+    /// Write deployment-state.yaml and deployment-events.yaml
+    Export,
 }
 
 /// What to do with a twin.
@@ -396,10 +418,12 @@ mod tests {
           plan         Show what deploy would do, and touch nothing
           deploy       Create the cluster, or continue where it was
           reset        Delete the cluster and prove that it is gone
+          unlock       Take the environment away from a run that cannot be reached
 
         Look:
           status       Show the cluster and what to do next
           events       Show what happened
+          state        Check or export the environment's records
 
         Cluster:
           ssh          Log in to a machine, or run a command there

@@ -8,12 +8,13 @@
 //! - [`world`]: the state, the clock and the agenda of things that will happen
 //! - [`latency`]: how long things take, with the source of each figure
 //! - [`ledger`]: what was asked and what changed, in order
-//! - [`faults`]: what goes wrong, on demand
+//! - [`faults`]: what goes wrong, on demand; [`actions`]: what others do behind a client's back
 //! - [`azure`], [`machine`], [`kube`]: the three kinds of inhabitants
 //! - [`net`], [`tls`], [`http`]: how clients reach them
 //! - [`critical_path`]: how fast the fastest possible client would have been
 //! - [`serve`]: the same world over TCP, for other programs
 
+pub mod actions;
 pub mod azure;
 pub mod critical_path;
 pub mod faults;
@@ -27,6 +28,7 @@ pub mod serve;
 pub mod tls;
 pub mod world;
 
+pub use actions::Action;
 pub use faults::{Fault, FaultKind};
 pub use latency::Latency;
 pub use ledger::{Entry, Ledger};

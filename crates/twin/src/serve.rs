@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
-    Fault, Options, Twin,
+    Action, Fault, Options, Twin,
     azure::{self, Service},
     http::{self, Body, Received},
     machine, net,
@@ -211,14 +211,21 @@ async fn administrate(twin: Twin, request: Received) -> Response<Body> {
             }
             Err(error) => refuse(400, format!("this is neither a fault nor a list of faults: {error}")),
         },
+        ("POST", "/actions") => match serde_json::from_slice::<Action>(&request.body) {
+            Ok(action) => match twin.with(|world| action.perform(world)) {
+                Ok(()) => http::json(200, &json!({"done": true})),
+                Err(reason) => refuse(409, reason),
+            },
+            Err(error) => refuse(400, format!("this is no action: {error}")),
+        },
         ("DELETE", "/faults") => {
             twin.with(|world| world.faults.active.clear());
             http::json(200, &json!([]))
         }
-        (_, "/resources" | "/ledger" | "/faults" | "/now") => {
+        (_, "/resources" | "/ledger" | "/faults" | "/actions" | "/now") => {
             refuse(405, format!("{} is not for this path", request.head.method))
         }
-        (_, path) => refuse(404, format!("there is nothing at {path}; try /resources, /ledger, /faults or /now")),
+        (_, path) => refuse(404, format!("there is nothing at {path}; try /resources, /ledger, /faults, /actions or /now")),
     }
 }
 

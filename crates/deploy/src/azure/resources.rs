@@ -98,6 +98,34 @@ pub fn network_security_group(location: &str, tags: &Tags, mesh_port: u16, ssh_f
     json!({"location": location, "tags": tags, "properties": {"securityRules": rules}})
 }
 
+/// The first of our rules that is not in a network security group as it should be, and whether it is missing. Where SSH
+/// may come from is not compared if it is not known.
+pub fn rule_trouble(group: &Value, mesh_port: u16, ssh_from: &[String]) -> Option<(bool, &'static str)> {
+    let rules = group["properties"]["securityRules"].as_array();
+    let find = |name: &str| rules.into_iter().flatten().find(|rule| rule["name"] == name);
+    let is_open = |rule: &Value, protocol: &str, port: u16| {
+        let properties = &rule["properties"];
+        let text = |key: &str| properties[key].as_str().unwrap_or_default();
+        text("access").eq_ignore_ascii_case("Allow")
+            && text("direction").eq_ignore_ascii_case("Inbound")
+            && text("protocol").eq_ignore_ascii_case(protocol)
+            && text("destinationPortRange") == port.to_string()
+    };
+    match find("AllowWireGuard") {
+        None => return Some((true, "AllowWireGuard")),
+        Some(rule) if !is_open(rule, "Udp", mesh_port) => return Some((false, "AllowWireGuard")),
+        Some(_) => {}
+    }
+    if ssh_from.is_empty() {
+        return None;
+    }
+    let Some(rule) = find("AllowSSH") else { return Some((true, "AllowSSH")) };
+    let sources = rule["properties"]["sourceAddressPrefixes"].as_array();
+    let sources: Vec<&str> = sources.into_iter().flatten().filter_map(Value::as_str).collect();
+    let same = sources.len() == ssh_from.len() && ssh_from.iter().all(|from| sources.contains(&from.as_str()));
+    (!is_open(rule, "Tcp", 22) || !same).then_some((false, "AllowSSH"))
+}
+
 fn rule(name: &str, priority: u16, protocol: &str, port: u16, source: Value) -> Value {
     let mut properties = json!({
         "priority": priority,

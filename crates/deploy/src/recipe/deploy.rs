@@ -43,6 +43,20 @@ pub fn deploy(topology: &Topology) -> Vec<Line> {
         lines.push(line(Worker(node), [Binary(node), Leader(leader)]));
     }
     let joined = |node: usize| joined(topology, node);
+    // Those that are not wanted any more leave after the others have joined, controllers one at a time.
+    let mut previous = nodes.clone().map(joined).filter(|task| matches!(task, Leader(_) | Controller(_))).collect::<Vec<_>>();
+    for (machine, leaving) in topology.leaving.iter().enumerate() {
+        lines.push(line(Drain(machine), nodes.clone().map(joined)));
+        match leaving.role {
+            Role::Worker => lines.push(line(DeleteMachine(machine), [Drain(machine)])),
+            Role::Controller => {
+                previous.push(Drain(machine));
+                lines.push(line(LeaveEtcd(machine), std::mem::take(&mut previous)));
+                lines.push(line(DeleteMachine(machine), [LeaveEtcd(machine)]));
+                previous = vec![DeleteMachine(machine)];
+            }
+        }
+    }
     lines.push(line(NodesReady, nodes.clone().map(joined)));
     lines.push(line(Tokens, [NodesReady]));
     lines.push(line(Kubeconfig, [Leader(leader)]));

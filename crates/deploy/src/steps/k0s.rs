@@ -62,6 +62,11 @@ async fn installed_version(remote: &Remote) -> Result<Option<String>, Failure> {
     Ok((output.code == 0).then(|| output.stdout.trim().to_owned()))
 }
 
+async fn is_active(node: &Node, remote: &Remote) -> Result<bool, Failure> {
+    let status = remote.try_run(&format!("systemctl is-active {}", unit(node)), None, PATIENCE).await;
+    Ok(status.map_err(ssh_failure)?.stdout.trim() == "active")
+}
+
 /// Installs and starts the service on a machine; a service that runs already is left alone.
 async fn install(
     deployment: &Deployment,
@@ -70,8 +75,7 @@ async fn install(
     remote: &Remote,
     token: Option<Secret>,
 ) -> Result<(), Failure> {
-    let status = remote.try_run(&format!("systemctl is-active {}", unit(node)), None, PATIENCE).await;
-    if status.map_err(ssh_failure)?.stdout.trim() == "active" {
+    if is_active(node, remote).await? {
         return Ok(());
     }
     let intent = context.intend(format!("install and start {} on {}", unit(node), node.name)).await?;
@@ -79,12 +83,13 @@ async fn install(
         let content = cluster_config(&deployment.config, &deployment.topology, node);
         remote.upload(CONFIG, content.as_bytes(), "0600", "root").await.map_err(ssh_failure)?;
     }
+    let joins = token.is_some();
     if let Some(token) = token {
         remote.upload(TOKEN, token.expose().as_bytes(), "0600", "root").await.map_err(ssh_failure)?;
     }
     let command = format!(
         "{} && sudo systemctl daemon-reload && sudo systemctl enable --now {}",
-        install_command(node),
+        install_command(node, joins),
         unit(node)
     );
     context.waiting(format!("{} starts on {}", unit(node), node.name), "");
@@ -94,6 +99,10 @@ async fn install(
 
 /// The first controller: installed, started, and its API server ready.
 pub(super) async fn leader(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<Done, Failure> {
+    if deployment.speaker() != node {
+        // It was lost, and others have kept the cluster: it comes back as one of them.
+        return controller(deployment, context, node).await;
+    }
     let remote = deployment.remote(node).await?;
     let planned = deployment.node(node);
     install(deployment, context, planned, &remote, None).await?;
@@ -121,6 +130,11 @@ async fn api_ready(context: &Context<'_>, node: &Node, remote: &Remote) -> Resul
 pub(super) async fn controller(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<Done, Failure> {
     let remote = deployment.remote(node).await?;
     let planned = deployment.node(node);
+    if !is_active(planned, &remote).await? {
+        // What is left of an earlier life of this machine would keep it from joining.
+        let address = planned.private_address.to_string();
+        super::leaving::strike_off(deployment, context, &planned.name, &address).await?;
+    }
     let token = join_token(deployment, context, Role::Controller).await?;
     install(deployment, context, planned, &remote, Some(token)).await?;
     api_ready(context, planned, &remote).await?;
@@ -147,7 +161,7 @@ async fn join_token(deployment: &Deployment, context: &Context<'_>, role: Role) 
     {
         return Ok(token.text.clone());
     }
-    let leader = deployment.remote(deployment.leader()).await?;
+    let leader = deployment.remote(deployment.speaker()).await?;
     let intent = context.intend(format!("make a join token for {role}s, good for 30 min")).await?;
     let command = format!("sudo {BINARY} token create --role={role} --expiry=30m");
     let text = Secret::new(leader.run(&command).await.map_err(ssh_failure)?.trim());
@@ -179,7 +193,7 @@ pub(super) async fn revoke_tokens(deployment: &Deployment, context: &Context<'_>
     let mut revoked = 0;
     while let Some((role, token)) = tokens.pop_first() {
         let Some(id) = token_id(token.text.expose()) else { continue };
-        let leader = deployment.remote(deployment.leader()).await?;
+        let leader = deployment.remote(deployment.speaker()).await?;
         let intent = context.intend(format!("revoke the join token for {role}s")).await?;
         let command = format!("sudo {BINARY} token invalidate {id}");
         leader.run(&command).await.map_err(ssh_failure)?;
@@ -231,12 +245,12 @@ pub(super) async fn nodes_ready(deployment: &Deployment, context: &Context<'_>) 
 
 /// The kubeconfig on this computer, for use through the mesh, and the file to source.
 pub(super) async fn kubeconfig(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
-    let remote = deployment.remote(deployment.leader()).await?;
+    let remote = deployment.remote(deployment.speaker()).await?;
     let text = remote.run(&format!("sudo {BINARY} kubeconfig admin")).await.map_err(ssh_failure)?;
     let admin = crate::kubeconfig::Admin::from_kubeconfig(&text)
         .map_err(|why| Failure::new(format!("`k0s kubeconfig admin` on {}: {why}", remote.target().node)))?;
-    let leader = deployment.node(deployment.leader());
-    let server = format!("https://{}:{API_PORT}", leader.mesh_address);
+    let speaker = deployment.node(deployment.speaker());
+    let server = format!("https://{}:{API_PORT}", speaker.mesh_address);
     let content = admin.kubeconfig(deployment.topology.cluster_id.as_str(), &server);
     let file = deployment.kubeconfig_file();
     deployment.environment.artifact(context, &file, content.expose(), Access::Secret)?;
@@ -267,7 +281,7 @@ pub(super) async fn home_kubeconfig(
     let user = &deployment.config.ssh.username;
     let api = match planned.role {
         Role::Controller => planned.private_address,
-        Role::Worker => deployment.node(deployment.leader()).private_address,
+        Role::Worker => deployment.node(deployment.speaker()).private_address,
     };
     let server = format!("https://{api}:{API_PORT}");
     let content = deployment.admin().await?.kubeconfig(deployment.topology.cluster_id.as_str(), &server);
@@ -280,7 +294,7 @@ pub(super) async fn home_kubeconfig(
     let profile = format!("grep -qxF '{line}' .bashrc || echo '{line}' >> .bashrc");
     remote.run(&profile).await.map_err(ssh_failure)?;
     context.effected(intent).await?;
-    remote.disconnect_unless(node == deployment.leader()).await;
+    remote.disconnect_unless(node == deployment.speaker()).await;
     Ok(Done::seen(format!("{path}, server {server}")))
 }
 

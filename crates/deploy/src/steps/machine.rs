@@ -5,7 +5,7 @@ use std::{sync::PoisonError, time::Duration};
 use engine::{Context, Done, Failure, pause};
 use serde_json::{Value, json};
 
-use super::network::{priority, tags};
+use super::network::{only_ours, priority, tags};
 use crate::{
     azure::{Answer, ArmError, Call, ErrorClass, Kind, Priority, inventory, resources},
     cloud_init,
@@ -65,8 +65,9 @@ async fn put(deployment: &Deployment, context: &Context<'_>, node: usize) -> Res
 pub(super) async fn create(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<Done, Failure> {
     let planned = deployment.node(node);
     if let Some(existing) = deployment.inventory.find(Kind::VirtualMachine, &planned.name) {
+        only_ours(deployment, existing, &format!("virtual machine {}", planned.name))?;
         return match inventory::power_state(existing) {
-            Some("deallocated" | "stopped") => start(deployment, context, node).await,
+            Some("deallocated" | "deallocating" | "stopped" | "stopping") => start(deployment, context, node).await,
             _ => Ok(Done::seen("it exists")),
         };
     }

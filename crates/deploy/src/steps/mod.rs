@@ -2,6 +2,7 @@
 
 pub mod k0s;
 pub mod k0rdent;
+mod leaving;
 mod machine;
 mod network;
 mod prepare;
@@ -51,6 +52,9 @@ impl Step for Bound {
             Task::HomeKubeconfig(node) => k0s::home_kubeconfig(deployment, context, node).await,
             Task::Chart => k0rdent::chart(deployment, context).await,
             Task::Management => k0rdent::management(deployment, context).await,
+            Task::Drain(machine) => leaving::drain(deployment, context, machine).await,
+            Task::LeaveEtcd(machine) => leaving::leave_etcd(deployment, context, machine).await,
+            Task::DeleteMachine(machine) => leaving::delete(deployment, context, machine).await,
             Task::DeleteManagement => teardown::management(deployment, context).await,
             Task::DeleteChart => teardown::chart(deployment, context).await,
             Task::DeleteNamespace => teardown::namespace(deployment, context).await,

@@ -38,11 +38,13 @@ pub(super) async fn resource_group(deployment: &Deployment, context: &Context<'_
     let cluster = deployment.topology.cluster_id.as_str();
     let group = &deployment.topology.names.resource_group;
     if let Some(existing) = &deployment.inventory.group {
-        if inventory::tag(existing, resources::TAG_CLUSTER) != Some(cluster) {
-            return Err(Failure::refused(format!("resource group {group} exists and is not ours (no tag {}={cluster})", resources::TAG_CLUSTER))
-                .advise("Rename or delete it, or start a new environment in another directory (`--home`)."));
+        only_ours(deployment, existing, &format!("resource group {group}"))?;
+        if !deployment.inventory.is_deleting() {
+            return Ok(Done::seen("it exists"));
         }
-        return Ok(Done::seen("it exists"));
+        let evidence = |text: &str| context.waiting(format!("the old resource group {group} is gone"), text);
+        let call = call(context, Priority::FOUNDATION);
+        deployment.azure.watch.gone(None, call, &evidence).await.map_err(arm_failure)?;
     }
     let created = deployment.world.clock.utc().replace_nanosecond(0).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
     let created = created.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
@@ -68,8 +70,16 @@ async fn ensure(
 ) -> Result<Value, Failure> {
     let call = call(context, priority);
     let evidence = |text: &str| context.waiting(format!("Azure calls {name} ready"), text);
-    let state = deployment.inventory.find(kind, name).map(|found| (found, inventory::provisioning_state(found)));
+    let found = deployment.inventory.find(kind, name);
+    if let Some(found) = found {
+        only_ours(deployment, found, name)?;
+    }
+    let state = found.map(|found| (found, inventory::provisioning_state(found)));
     match state {
+        Some((found, _)) if kind == Kind::NetworkSecurityGroup && rules_differ(deployment, found) => {
+            let body = body();
+            create(deployment, context, kind, name, &body, call).await?.map_err(arm_failure)
+        }
         Some((found, None | Some("Succeeded"))) => Ok(found.clone()),
         Some((_, Some("Creating" | "Updating"))) => {
             deployment.azure.watch.settled(kind, name, call, &evidence).await.map_err(arm_failure)
@@ -88,6 +98,20 @@ async fn ensure(
             create(deployment, context, kind, name, &body, call).await?.map_err(arm_failure)
         }
     }
+}
+
+/// What is not ours is left alone, whatever its name.
+pub(super) fn only_ours(deployment: &Deployment, found: &Value, name: &str) -> Result<(), Failure> {
+    let cluster = deployment.topology.cluster_id.as_str();
+    if inventory::tag(found, resources::TAG_CLUSTER) == Some(cluster) {
+        return Ok(());
+    }
+    Err(Failure::refused(format!("{name} exists and is not ours (no tag {}={cluster}); it is left alone", resources::TAG_CLUSTER))
+        .advise("Rename or delete it, or start a new environment in another directory (`--home`)."))
+}
+
+fn rules_differ(deployment: &Deployment, group: &Value) -> bool {
+    resources::rule_trouble(group, deployment.topology.mesh_port, &deployment.ssh_from).is_some()
 }
 
 /// Asks once, and waits for what becomes of it.

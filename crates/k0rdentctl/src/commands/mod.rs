@@ -11,8 +11,10 @@ mod plan;
 mod reset;
 mod run;
 mod ssh;
+mod state;
 mod status;
 mod twin;
+mod unlock;
 mod version;
 
 use std::{io::Write as _, process::ExitCode};
@@ -105,7 +107,10 @@ fn dispatch(context: &Context, command: Command) -> Result<u8, CommandError> {
         Command::Plan => block_on(plan::run(context)),
         Command::Deploy(arguments) => block_on(deploy::run(context, &arguments)),
         Command::Reset(confirmation) => block_on(reset::run(context, confirmation)),
-        Command::Status => status::run(context),
+        Command::Status { check: false } => status::run(context),
+        Command::Status { check: true } => block_on(status::check(context)),
+        Command::Unlock(confirmation) => unlock::run(context, confirmation),
+        Command::State(command) => state::run(context, command),
         Command::Events { follow } => block_on(events::run(context, follow)),
         Command::Ssh { node, command } => block_on(ssh::run(context, &node, &command)),
         Command::Kubeconfig => block_on(kubeconfig::run(context)),

@@ -20,8 +20,8 @@ pub(crate) async fn run(context: &Context) -> Result<u8, CommandError> {
     let reach = reach(context)?;
     reach.adapt(&mut configuration.config);
     let session = reach.session(context, "plan", &login)?;
-    let (plan, topology) = session.plan(&configuration.config).await?;
-    let view = PlanView::of(&plan, (!is_new).then_some(&topology.cluster_id));
+    let session::Planned { plan, differences, topology } = session.plan(&configuration.config).await?;
+    let view = PlanView::of(&plan, &differences, (!is_new).then_some(&topology.cluster_id));
     if context.printer.is_json() {
         context.printer.document(&view);
     } else {

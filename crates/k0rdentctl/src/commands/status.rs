@@ -1,8 +1,42 @@
-//! `status`: where the environment stands, from its own records.
+//! `status`: where the environment stands, from its own records; and with `--check`, compared with the real.
 
-use deploy::session::status_of;
+use deploy::session::{status_of, used_config};
+use serde_json::json;
 
-use crate::{commands::Context, error::CommandError, views::status};
+use crate::{
+    commands::{Context, FORMAT_VERSION},
+    error::{CommandError, Exit},
+    views::{plan::differences, status},
+    world::{Login, reach},
+};
+
+/// Compares, and names each difference. Exit code 1 if there is any.
+pub(crate) async fn check(context: &Context) -> Result<u8, CommandError> {
+    let home = &context.global.home;
+    let status = status_of(home)?;
+    let environment = deploy::environment::Environment::new(home);
+    let Some(config) = used_config(&environment)?.filter(|_| status.cluster_id.is_some()) else {
+        return run(context);
+    };
+    let reach = reach(context)?;
+    let mut settings = reach.settings(context, "status", &Login::Needed(config.azure.tenant_id.as_deref()))?;
+    settings.own_address = None;
+    let found = deploy::session::Session::new(settings).check().await?;
+    if context.printer.is_json() {
+        context.printer.document(&json!({
+            "format_version": FORMAT_VERSION,
+            "cluster_id": status.cluster_id,
+            "phase": status.phase,
+            "differences": found,
+        }));
+    } else if found.is_empty() {
+        context.printer.result("everything is as it was left");
+    } else {
+        context.printer.result(&differences(&found));
+        context.printer.result(&format!("\nrepair it: {}", context.command("deploy")));
+    }
+    Ok(if found.is_empty() { 0 } else { Exit::Failed as u8 })
+}
 
 /// Prints it.
 pub(crate) fn run(context: &Context) -> Result<u8, CommandError> {

@@ -1,6 +1,6 @@
 //! A plan for people.
 
-use deploy::views::PlanView;
+use deploy::{plan::Difference, views::PlanView};
 use engine::Decision;
 
 use super::{count, duration, table};
@@ -19,6 +19,9 @@ pub(crate) fn text(plan: &PlanView, next: &str, every_step: bool, colours: bool)
         parts.push("nothing to do".to_owned());
         return parts.join("\n\n");
     }
+    if !plan.differences.is_empty() {
+        parts.push(format!("{}\n{}", heading("not as it was left"), differences(&plan.differences)));
+    }
     parts.push(format!("{}\n{}", heading("to do, and why"), table(&to_do(plan, every_step))));
     parts.push(format!(
         "usually {}; about {} to Azure that read and {} that write",
@@ -28,6 +31,16 @@ pub(crate) fn text(plan: &PlanView, next: &str, every_step: bool, colours: bool)
     ));
     parts.push(format!("{} {next}", heading("next:")));
     parts.join("\n\n")
+}
+
+/// What is not as it is recorded: what, about what, why, and the repair.
+pub(crate) fn differences(differences: &[Difference]) -> String {
+    let row = |difference: &Difference| {
+        let repair = difference.repair.as_deref().unwrap_or("left alone: a person has to decide");
+        let Difference { name, subject, cause, .. } = difference;
+        vec![format!("  {name}"), subject.clone(), cause.clone(), format!("-> {repair}")]
+    };
+    table(&differences.iter().map(row).collect::<Vec<_>>())
 }
 
 /// The steps that run; those that do the same on several nodes for the same reason have one row, unless each is wanted.

@@ -120,3 +120,11 @@ impl Environment {
         self.stage.twin.with(|world| world.ledger.entries.iter().filter(|entry| which(entry)).count())
     }
 }
+
+impl Environment {
+    /// The differences from what is recorded: name and subject.
+    pub(crate) async fn check(&self) -> Vec<(&'static str, String)> {
+        let differences = self.session(deploy::task::Phase::K0rdent).check().await.expect("a look at the world");
+        differences.into_iter().map(|difference| (difference.name, difference.subject)).collect()
+    }
+}

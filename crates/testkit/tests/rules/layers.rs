@@ -1,7 +1,7 @@
 //! Rule 1: the twin knows nobody, the engine knows nobody, the product does not know the twin; only the program itself
 //! reads the environment or prints.
 
-use crate::source::{Findings, Source, broken, expect_none, root, sources_of, words};
+use crate::source::{Findings, SHIPPED, Source, broken, expect_none, root, sources_of, words};
 
 /// Which of our crates each crate may depend on, to be built and to be tested.
 const MAY_DEPEND_ON: &[(&str, &[&str], &[&str])] = &[
@@ -70,7 +70,7 @@ pub(crate) fn prints(source: &Source) -> Findings {
 
 #[test]
 fn only_the_program_reads_the_environment_or_prints() {
-    let sources = sources_of(&["engine", "deploy", "twin", "rehearsal", "testkit", "k0rdentctl"]);
+    let sources = sources_of(SHIPPED);
     let exceptions = [("crates/k0rdentctl/src/settings.rs", "the one reader of the environment")];
     expect_none(&broken(&sources, &exceptions, reads_environment));
     let exceptions = [

@@ -176,6 +176,18 @@ pub async fn answer(twin: Twin, service: Service, request: Received) -> Response
     reply.into_response()
 }
 
+/// Somebody else's request: another credential, with allowances of its own. Returns the HTTP status.
+pub(crate) fn act(world: &mut World, method: http::Method, path: &str) -> u16 {
+    let request = http::Request::builder().method(method).uri(format!("{path}?api-version=2024-11-01"));
+    let Ok(request) = request.body(()) else { return 400 };
+    let received = Received { head: request.into_parts().0, body: bytes::Bytes::new() };
+    let call = call::Call::new(&received);
+    match route::route(world, &call) {
+        Ok(reply) => reply.status,
+        Err(refusal) => refusal.status,
+    }
+}
+
 /// Answers one request and records it.
 fn handle(world: &mut World, service: Service, call: &call::Call) -> call::Reply {
     let (actor, mut reply) = match service {

@@ -227,6 +227,11 @@ pub fn addresses(world: &World) -> Vec<IpAddr> {
     world.machines.by_id.values().filter_map(|machine| machine.spec.public_ip).map(IpAddr::V4).collect()
 }
 
+/// Somebody on the machine stops a systemd unit.
+pub fn stop_unit(world: &mut World, vm_id: &str, unit: &str) {
+    systemd::stop(world, &key_of(vm_id), unit.trim_end_matches(".service"));
+}
+
 /// What a client meets at a public address.
 pub fn reach(world: &mut World, address: IpAddr, port: u16) -> Reach {
     let Some((_, machine)) = world.machines.at_public(address) else { return Reach::Silent };

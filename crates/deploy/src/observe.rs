@@ -1,0 +1,161 @@
+//! A look at the real before anything is planned: a constant number of requests to Azure and to the cluster, and one
+//! command on each machine.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use engine::{Failure, State};
+use futures::StreamExt as _;
+
+use crate::{
+    azure::{Inventory, Kind, inventory},
+    deployment::{Deployment, kubernetes_failure},
+    environment::{Environment, sha256},
+    kubernetes::{CHART, MANAGEMENT, NODE},
+    steps::{
+        k0rdent::{CHART_NAMESPACE, MANAGEMENT_NAME, ManagementSeen, RELEASE},
+        k0s::NodeSeen,
+    },
+    task::Task,
+    topology::Role,
+};
+
+/// How long a machine may take to answer one question.
+const HOST_PATIENCE: Duration = Duration::from_secs(15);
+/// How long the cluster may take to answer before it counts as not answering.
+const CLUSTER_PATIENCE: Duration = Duration::from_secs(20);
+/// How many machines are asked at the same time.
+const HOSTS_AT_ONCE: usize = 64;
+
+/// What was seen of the world before the run.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// What exists in Azure.
+    pub inventory: Inventory,
+    /// What the cluster says about itself, if it was there to ask.
+    pub cluster: Option<ClusterSeen>,
+    /// What each machine says about itself, if it should be there to ask.
+    pub hosts: BTreeMap<String, HostSeen>,
+    /// The files of the environment that are as they were recorded.
+    pub intact_files: BTreeSet<String>,
+}
+
+/// What a cluster says about itself.
+#[derive(Debug, Clone, Default)]
+pub struct ClusterSeen {
+    /// Its nodes.
+    pub nodes: BTreeMap<String, NodeSeen>,
+    /// Whether the kcm chart is installed.
+    pub chart: bool,
+    /// Its Management object.
+    pub management: Option<ManagementSeen>,
+}
+
+/// What a machine says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostSeen {
+    /// It does not answer, and why.
+    Unreachable(String),
+    /// It answers.
+    Reachable {
+        /// What is wrong with its place in the mesh, if anything.
+        mesh: Option<String>,
+        /// What is wrong with its k0s service, if anything.
+        k0s: Option<String>,
+    },
+}
+
+/// Looks at everything that the planner wants to know beyond Azure's inventory.
+pub async fn observe(deployment: &Deployment, state: &State, environment: &Environment) -> Observed {
+    let intact_files: BTreeSet<String> = state
+        .artifacts
+        .iter()
+        .filter(|(file, artifact)| {
+            environment.read(file).ok().flatten().is_some_and(|content| sha256(&content) == artifact.sha256)
+        })
+        .map(|(file, _)| file.clone())
+        .collect();
+    let hosts = hosts(deployment, state).await;
+    choose_speaker(deployment, state, &hosts);
+    let completed = |task: Task| completed(deployment, state, task);
+    let cluster = if (0..deployment.topology.nodes.len()).any(|node| completed(Task::Leader(node))) {
+        // A cluster that does not answer is a finding for the plan, not an error of looking.
+        tokio::time::timeout(CLUSTER_PATIENCE, cluster(deployment)).await.ok().and_then(Result::ok)
+    } else {
+        None
+    };
+    Observed { inventory: deployment.inventory.clone(), cluster, hosts, intact_files }
+}
+
+fn completed(deployment: &Deployment, state: &State, task: Task) -> bool {
+    state.steps.get(&task.id(&deployment.topology)).is_some_and(|step| step.completed_with.is_some())
+}
+
+/// Asks every machine that was ready before and is running now.
+async fn hosts(deployment: &Deployment, state: &State) -> BTreeMap<String, HostSeen> {
+    let running = |node: usize| {
+        let machine = deployment.inventory.find(Kind::VirtualMachine, &deployment.node(node).name);
+        machine.is_some_and(|machine| !matches!(inventory::power_state(machine), Some("deallocated" | "stopped")))
+    };
+    let asked = (0..deployment.topology.nodes.len())
+        .filter(|&node| running(node) && completed(deployment, state, Task::Ready(node)))
+        .map(async |node| (deployment.node(node).name.clone(), host(deployment, state, node).await));
+    futures::stream::iter(asked).buffer_unordered(HOSTS_AT_ONCE).collect().await
+}
+
+async fn host(deployment: &Deployment, state: &State, node: usize) -> HostSeen {
+    let unreachable = |why: String| HostSeen::Unreachable(why);
+    let remote = match deployment.remote(node).await {
+        Ok(remote) => remote,
+        Err(failure) => return unreachable(failure.message),
+    };
+    let (mesh, planned) = (deployment.mesh, deployment.node(node));
+    let unit = crate::k0s::unit(planned);
+    let question = format!("systemctl is-active {}; systemctl is-active {unit}; {}", mesh.unit(), mesh.identity_command());
+    let output = match remote.run_once(&question, HOST_PATIENCE).await {
+        Ok(output) => output,
+        Err(error) => return unreachable(error.to_string()),
+    };
+    remote.disconnect_unless(planned.role == Role::Controller).await;
+    let mut lines = output.stdout.lines().map(str::trim);
+    let (mesh_state, k0s_state) = (lines.next().unwrap_or("unknown"), lines.next().unwrap_or("unknown"));
+    let identity = lines.next().unwrap_or_default();
+    let mesh_trouble = match mesh_state {
+        "active" if identity == mesh.identity(&deployment.keys, planned) => None,
+        "active" => Some(format!("{} runs with another key", mesh.unit())),
+        other => Some(format!("{} is {other}", mesh.unit())),
+    };
+    let joined = [Task::Leader(node), Task::Controller(node), Task::Worker(node)];
+    let expected = joined.into_iter().any(|task| completed(deployment, state, task));
+    let k0s_trouble = (expected && k0s_state != "active").then(|| format!("{unit} is {k0s_state}"));
+    HostSeen::Reachable { mesh: mesh_trouble, k0s: k0s_trouble }
+}
+
+/// The controller through which the cluster is spoken to: the first that is a member, answers, and runs.
+fn choose_speaker(deployment: &Deployment, state: &State, hosts: &BTreeMap<String, HostSeen>) {
+    let speaks = |&node: &usize| {
+        let member = completed(deployment, state, Task::Leader(node)) || completed(deployment, state, Task::Controller(node));
+        member && matches!(hosts.get(&deployment.node(node).name), Some(HostSeen::Reachable { k0s: None, .. }))
+    };
+    if let Some(speaker) = (0..deployment.topology.nodes.len()).find(speaks) {
+        deployment.set_speaker(speaker);
+    }
+}
+
+/// Three requests: nodes, chart, Management.
+pub async fn cluster(deployment: &Deployment) -> Result<ClusterSeen, Failure> {
+    let kubernetes = deployment.kubernetes().await?;
+    let (nodes, chart, management) = futures::try_join!(
+        kubernetes.list(NODE, None),
+        kubernetes.get(CHART, Some(CHART_NAMESPACE), RELEASE),
+        kubernetes.get(MANAGEMENT, None, MANAGEMENT_NAME),
+    )
+    .map_err(kubernetes_failure)?;
+    Ok(ClusterSeen {
+        nodes: nodes.iter().map(|(name, node)| (name.clone(), NodeSeen::of(node))).collect(),
+        chart: chart.is_some_and(|chart| chart.data["status"]["releaseName"].is_string()),
+        management: management.as_ref().map(ManagementSeen::of),
+    })
+}

@@ -1,0 +1,107 @@
+//! `cargo xtask simulate`: plays seeds and says which of them broke a rule.
+
+use std::{io::Write as _, path::Path, process::ExitCode};
+
+use testkit::simulation::campaign::{Failed, Options, Summary, run};
+use tokio::time::Instant;
+
+const USAGE: &str = "usage: cargo xtask simulate --seeds N [--from S] [--plain] [--threads T] [--show]
+
+  --seeds N    play N seeds
+  --from S     beginning with this one (0)
+  --plain      small clusters, and Azure without TLS: less real, but more seeds in the same time
+  --threads T  on so many threads (all processors)
+  --show       show what the seeds stand for, and play nothing";
+
+/// Where files live in memory, on Linux.
+const MEMORY: &str = "/dev/shm";
+
+fn main() -> ExitCode {
+    let Some((mut options, show)) = arguments() else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    if show {
+        for seed in options.from..options.from + options.seeds {
+            print!("seed {seed}\n{}", testkit::simulation::scenario::Scenario::draw(seed, options.is_plain));
+        }
+        return ExitCode::SUCCESS;
+    }
+    let memory = Path::new(MEMORY);
+    let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    let directory = match tempfile::Builder::new().prefix("k0rdent-simulation-").tempdir_in(parent) {
+        Ok(directory) => directory,
+        Err(error) => {
+            eprintln!("no temporary directory: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    options.directory = directory.path().to_owned();
+    let began = Instant::now();
+    // The panics of a seed are part of its result.
+    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
+    let mut shown = 0;
+    let summary = run(&options, |summary| {
+        for failed in &summary.failed[shown..] {
+            print!("{}", report(failed, options.is_plain));
+        }
+        shown = summary.failed.len();
+        eprintln!("{} of {} seeds, {} failed, {:.0} s", summary.seeds, options.seeds, shown, began.elapsed().as_secs_f64());
+        let _unimportant = std::io::stdout().flush();
+    });
+    print!("{}", totals(&summary, began.elapsed().as_secs_f64()));
+    if summary.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn arguments() -> Option<(Options, bool)> {
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
+    let mut options = Options { from: 0, seeds: 0, is_plain: false, threads, directory: std::path::PathBuf::new() };
+    let mut show = false;
+    #[expect(clippy::disallowed_methods, reason = "a program of its own, not a part of the product")]
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--seeds" => options.seeds = arguments.next()?.parse().ok()?,
+            "--from" => options.from = arguments.next()?.parse().ok()?,
+            "--threads" => options.threads = arguments.next()?.parse().ok()?,
+            "--plain" => options.is_plain = true,
+            "--show" => show = true,
+            _ => return None,
+        }
+    }
+    (options.seeds > 0 && options.threads > 0).then_some((options, show))
+}
+
+/// What a person needs to look into a failure.
+fn report(failed: &Failed, is_plain: bool) -> String {
+    let Failed { scenario, violation } = failed;
+    let plain = if is_plain { " --plain" } else { "" };
+    format!(
+        "\nseed {} breaks a rule\n  {violation}\n{scenario}  again: cargo xtask simulate --from {} --seeds 1{plain}\n\n",
+        scenario.seed, scenario.seed
+    )
+}
+
+fn totals(summary: &Summary, seconds: f64) -> String {
+    let list = |counts: Vec<String>| if counts.is_empty() { "none".to_owned() } else { counts.join(", ") };
+    let traffic = &summary.traffic;
+    format!(
+        "{} seeds ({} of them twice), {} failed, in {seconds:.1} s\n\
+         {} commands, {} died, {} asked to stop; {:.0} h of world time\n\
+         {} connections, {:.1} MB sent, {:.1} MB received\n\
+         world faults: {}\nnetwork faults: {}\ndigest {}\n",
+        summary.seeds,
+        summary.twice,
+        summary.failed.len(),
+        summary.commands,
+        summary.crashes,
+        summary.interrupts,
+        summary.world_seconds as f64 / 3600.0,
+        traffic.connections,
+        traffic.bytes_sent as f64 / 1e6,
+        traffic.bytes_received as f64 / 1e6,
+        list(summary.faults.iter().map(|(name, times)| format!("{name} {times}")).collect()),
+        list(traffic.troubles.iter().map(|(name, times)| format!("{name} {times}")).collect()),
+        summary.digest(),
+    )
+}

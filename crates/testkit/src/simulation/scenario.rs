@@ -1,0 +1,317 @@
+//! What a seed draws: a configuration, a sequence of commands, how each of them ends, and what goes wrong meanwhile.
+
+use std::{fmt, time::Duration};
+
+use engine::runner::FaultPoint;
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{RngCore as _, SeedableRng as _},
+};
+use twin::{Fault, FaultKind};
+
+use super::network::Roughness;
+
+/// What one seed stands for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scenario {
+    /// The seed.
+    pub seed: u64,
+    /// How many controllers.
+    pub controllers: u16,
+    /// The controllers' zones.
+    pub controller_zones: Vec<u8>,
+    /// The workers' zones.
+    pub worker_zones: Vec<u8>,
+    /// Whether the machines are Spot machines.
+    pub spot: bool,
+    /// Whether somebody else has a resource group with the name that the cluster will want.
+    pub squatter: bool,
+    /// The commands in order.
+    pub acts: Vec<Act>,
+}
+
+/// One command.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Act {
+    /// What is run.
+    pub command: Command,
+    /// How many workers the configuration has by now.
+    pub workers: u16,
+    /// How it ends.
+    pub ending: Ending,
+    /// What is wrong with the world from its beginning.
+    pub faults: Vec<Fault>,
+    /// When the world is well again; at the end of the command if absent.
+    pub faults_end_after: Option<Duration>,
+    /// How rough the network is.
+    pub roughness: Roughness,
+    /// How long nothing happens afterwards.
+    pub rest: Duration,
+    /// The program's own chance.
+    pub chance: u64,
+}
+
+/// What is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// `deploy`.
+    Deploy,
+    /// `plan`.
+    Plan,
+    /// `reset`.
+    Reset,
+}
+
+/// How a command ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// By itself.
+    Natural,
+    /// The program dies after so long.
+    Crash(Duration),
+    /// The program dies when it reaches this point for the so many-th time.
+    CrashAt(FaultPoint, u32),
+    /// The program dies after it was given control so many times.
+    CrashAfterPolls(u32),
+    /// Somebody asks it to stop after so long.
+    Interrupt(Duration),
+    /// Somebody asks it to stop, and cannot wait: once more after the second duration.
+    InterruptTwice(Duration, Duration),
+    /// Somebody starts another one after so long.
+    Rival(Duration, Command),
+}
+
+impl Act {
+    /// Whether nothing goes wrong, so that the command has no excuse.
+    pub fn is_calm(&self) -> bool {
+        let undisturbed = matches!(self.ending, Ending::Natural | Ending::Rival(..));
+        undisturbed && self.faults.is_empty() && self.roughness == Roughness::default()
+    }
+}
+
+impl Scenario {
+    /// The scenario of a seed; small ones have few machines.
+    pub fn draw(seed: u64, small: bool) -> Self {
+        let mut draw = Draw(ChaCha8Rng::seed_from_u64(seed));
+        let controllers = if small { 1 } else { draw.up_to(1, 3) as u16 };
+        let workers = if small { draw.up_to(0, 1) as u16 } else { draw.up_to(0, 3) as u16 };
+        let mut scenario = Self {
+            seed,
+            controllers,
+            controller_zones: draw.zones(),
+            worker_zones: draw.zones(),
+            spot: draw.percent(25),
+            squatter: draw.percent(5),
+            acts: Vec::new(),
+        };
+        let mut nodes = Nodes { controllers, workers };
+        scenario.life(&mut draw, &mut nodes, small);
+        if draw.percent(12) {
+            scenario.life(&mut draw, &mut nodes, small);
+        }
+        scenario
+    }
+
+    /// From nothing to a cluster and back to nothing.
+    fn life(&mut self, draw: &mut Draw, nodes: &mut Nodes, small: bool) {
+        for _ in 0..draw.up_to(0, 3) {
+            let act = draw.troubled(Command::Deploy, *nodes);
+            self.acts.push(act);
+        }
+        // Nobody but a person gets a machine out of this: the machine has to be deleted.
+        let stuck = |act: &Act| act.faults.iter().any(|fault| fault.name == FaultKind::CloudInitError);
+        if self.acts.iter().any(stuck) && !matches!(self.acts.last(), Some(act) if act.command == Command::Reset) {
+            self.acts.push(draw.calm(Command::Reset, *nodes));
+        }
+        self.acts.push(draw.calm(Command::Deploy, *nodes));
+        if draw.percent(30) {
+            self.acts.push(draw.calm(Command::Plan, *nodes));
+        }
+        if draw.percent(25) {
+            self.acts.push(draw.calm(Command::Deploy, *nodes));
+        }
+        if draw.percent(35) && nodes.workers < 3 && (!small || nodes.workers == 0) {
+            nodes.workers += draw.up_to(1, if small { 1 } else { u32::from(3 - nodes.workers) }) as u16;
+            if draw.percent(60) {
+                let mut act = draw.troubled(Command::Deploy, *nodes);
+                act.faults.retain(|fault| fault.name != FaultKind::CloudInitError);
+                self.acts.push(act);
+            }
+            self.acts.push(draw.calm(Command::Deploy, *nodes));
+        }
+        for _ in 0..draw.up_to(0, 2) {
+            let act = draw.troubled(Command::Reset, *nodes);
+            self.acts.push(act);
+        }
+        self.acts.push(draw.calm(Command::Reset, *nodes));
+    }
+}
+
+/// The machines that the configuration asks for.
+#[derive(Clone, Copy)]
+struct Nodes {
+    controllers: u16,
+    workers: u16,
+}
+
+/// The source of a scenario's chance.
+struct Draw(ChaCha8Rng);
+
+impl Draw {
+    fn up_to(&mut self, from: u32, to: u32) -> u32 {
+        from + self.0.next_u32() % (to - from + 1)
+    }
+
+    fn percent(&mut self, percent: u32) -> bool {
+        self.0.next_u32() % 100 < percent
+    }
+
+    fn seconds(&mut self, from: u32, to: u32) -> Duration {
+        Duration::from_millis(u64::from(self.up_to(from * 1000, to * 1000)))
+    }
+
+    /// An instant of a run: as often in the first half minute, when much happens, as in the rest.
+    fn instant(&mut self) -> Duration {
+        if self.percent(50) { self.seconds(0, 30) } else { self.seconds(30, 700) }
+    }
+
+    fn zones(&mut self) -> Vec<u8> {
+        let zones: Vec<u8> = (1..=3).filter(|_| self.percent(60)).collect();
+        if zones.is_empty() { vec![1] } else { zones }
+    }
+
+    fn calm(&mut self, command: Command, nodes: Nodes) -> Act {
+        let ending = match command {
+            Command::Deploy | Command::Reset if self.percent(8) => self.rival(),
+            _ => Ending::Natural,
+        };
+        Act {
+            command,
+            workers: nodes.workers,
+            ending,
+            faults: Vec::new(),
+            faults_end_after: None,
+            roughness: Roughness::default(),
+            rest: self.seconds(0, 120),
+            chance: self.0.next_u64(),
+        }
+    }
+
+    fn rival(&mut self) -> Ending {
+        let command = if self.percent(70) { Command::Deploy } else { Command::Reset };
+        Ending::Rival(self.instant(), command)
+    }
+
+    fn troubled(&mut self, command: Command, nodes: Nodes) -> Act {
+        let ending = match self.up_to(0, 9) {
+            0 | 1 => Ending::Crash(self.instant()),
+            2 | 3 => Ending::CrashAt(self.point(), self.up_to(1, if command == Command::Reset { 6 } else { 30 })),
+            // A deployment is given control some thousands of times.
+            4 | 5 => Ending::CrashAfterPolls(1 << self.up_to(0, 12)),
+            6 => Ending::Interrupt(self.instant()),
+            7 => Ending::InterruptTwice(self.instant(), self.seconds(0, 10)),
+            8 => self.rival(),
+            _ => Ending::Natural,
+        };
+        let count = [0, 0, 1, 1, 2, 3][self.up_to(0, 5) as usize];
+        let faults = (0..count).map(|_| self.fault(nodes)).collect();
+        let percent = [0, 0, 2, 5, 15][self.up_to(0, 4) as usize];
+        let at_most = if percent == 0 { 0 } else { self.up_to(1, 8) };
+        Act {
+            ending: match ending {
+                Ending::CrashAfterPolls(polls) => Ending::CrashAfterPolls(polls + self.up_to(0, polls - 1)),
+                other => other,
+            },
+            faults,
+            faults_end_after: if self.percent(50) { Some(self.seconds(10, 900)) } else { None },
+            roughness: Roughness { percent, at_most },
+            rest: self.seconds(0, 900),
+            ..self.calm(command, nodes)
+        }
+    }
+
+    fn point(&mut self) -> FaultPoint {
+        [FaultPoint::BeforeEffect, FaultPoint::AfterEffect, FaultPoint::AfterRecord][self.up_to(0, 2) as usize]
+    }
+
+    fn fault(&mut self, nodes: Nodes) -> Fault {
+        use FaultKind::*;
+        const KINDS: [FaultKind; 18] = [
+            Capacity, Capacity, Throttle, Throttle, OperationFailure, OperationFailure, ServerError, ServerError, Quota,
+            SlowBoot, BootFailure, CloudInitError, WireguardDown, SshRefused, SshHang, K0sNotReady, ComponentFailure,
+            ManagementNotReady,
+        ];
+        let name = KINDS[self.up_to(0, KINDS.len() as u32 - 1) as usize];
+        let node = self.node(nodes);
+        let target = match name {
+            Capacity if self.percent(40) => Some(format!("zone-{}", self.up_to(1, 3))),
+            OperationFailure => Some(match self.up_to(0, 3) {
+                0 => format!("{node}-nic"),
+                1 => format!("{node}-pip"),
+                2 => "-vnet".to_owned(),
+                _ => node,
+            }),
+            Throttle | ServerError | Quota | ManagementNotReady => None,
+            ComponentFailure => Some("cluster-api-provider-azure".to_owned()),
+            _ => Some(node),
+        };
+        let times = if matches!(name, Throttle | ServerError) { self.up_to(1, 6) } else { self.up_to(1, 3) };
+        Fault { name, target, times: Some(times) }
+    }
+
+    fn node(&mut self, nodes: Nodes) -> String {
+        let number = self.up_to(1, u32::from(nodes.controllers + nodes.workers));
+        match number.checked_sub(u32::from(nodes.controllers)) {
+            Some(worker) if worker > 0 => format!("k0s-worker-{worker}"),
+            _ => format!("k0s-controller-{number}"),
+        }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { controllers, controller_zones, worker_zones, .. } = self;
+        let spot = if self.spot { "Spot" } else { "regular" };
+        writeln!(formatter, "  {controllers} controllers in zones {controller_zones:?}, workers in {worker_zones:?}, {spot}")?;
+        if self.squatter {
+            writeln!(formatter, "  somebody else has the resource group's name at first")?;
+        }
+        for (number, act) in self.acts.iter().enumerate() {
+            writeln!(formatter, "  {}. {act}", number + 1)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:?} with {} workers, {:?}", self.command, self.workers, self.ending)?;
+        for Fault { name, target, times } in &self.faults {
+            let (target, times) = (target.as_deref().unwrap_or("anything"), times.unwrap_or_default());
+            write!(formatter, "; {name:?} of {target}, {times} times")?;
+        }
+        if let (Some(end), false) = (self.faults_end_after, self.faults.is_empty()) {
+            write!(formatter, " until {end:?}")?;
+        }
+        let Roughness { percent, at_most } = self.roughness;
+        if at_most > 0 {
+            write!(formatter, "; {percent} % of connections in trouble, at most {at_most}")?;
+        }
+        write!(formatter, "; then {:?} of rest", self.rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_draws_one_scenario_that_ends_in_a_calm_reset() {
+        for seed in 0..200 {
+            let scenario = Scenario::draw(seed, false);
+            assert_eq!(scenario, Scenario::draw(seed, false));
+            let last = scenario.acts.last().expect("an act");
+            assert!(last.is_calm() && last.command == Command::Reset, "{scenario}");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The failure matrix: deploy and reset, on three sizes of clusters, under every trouble at every step.
+//!
+//! The tests are cut so that two processors have about the same to do.
+
+use testkit::matrix::{
+    Matrix, Outcome,
+    Trouble::{self, *},
+    lossy::Client,
+    scene::Recipe,
+};
+use twin::{Fault, FaultKind};
+
+const TROUBLES_THAT_FAIL: &[Trouble] = &[Failure, Timeout, Twice];
+const TROUBLES_THAT_KILL: &[Trouble] = &[CrashBeforeEffect, CrashAfterEffect, CrashBeforeRecord, CrashAfterRecord];
+
+/// Runs a part of a matrix, says how large it was, and what it found.
+fn expect(name: &str, controllers: u16, workers: u16, faults: Vec<Fault>, part: impl FnOnce(&Matrix) -> Outcome) {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let outcome = part(&Matrix { controllers, workers, faults, directory: home.path().to_owned() });
+    let Outcome { steps, points, cells, overcome, problems } = outcome;
+    println!("{name} on {controllers}+{workers}: {steps} steps x {points} points, {cells} cells, {overcome} overcome");
+    assert!(cells > 0, "an empty matrix");
+    assert!(problems.is_empty(), "{} of {cells} cells:\n{}", problems.len(), problems.join("\n"));
+}
+
+macro_rules! matrices {
+    ($($test:ident: $recipe:ident $controllers:literal + $workers:literal $troubles:expr;)*) => {
+        $(#[test]
+        fn $test() {
+            expect(stringify!($test), $controllers, $workers, Vec::new(), |matrix| matrix.run(Recipe::$recipe, $troubles));
+        })*
+    };
+}
+
+matrices! {
+    deploy_on_one_machine: Deploy 1 + 0 Trouble::ALL;
+    deploy_on_two_machines: Deploy 1 + 1 Trouble::ALL;
+    deploy_on_five_machines_fails: Deploy 3 + 2 TROUBLES_THAT_FAIL;
+    deploy_on_five_machines_is_killed: Deploy 3 + 2 TROUBLES_THAT_KILL;
+    reset_of_one_machine: Reset 1 + 0 Trouble::ALL;
+    reset_of_two_machines: Reset 1 + 1 Trouble::ALL;
+    reset_of_five_machines: Reset 3 + 2 Trouble::ALL;
+}
+
+#[test]
+fn deploy_is_killed_after_each_message() {
+    expect("each message of deploy", 1, 1, Vec::new(), |matrix| matrix.kill_after_each_message(Recipe::Deploy));
+}
+
+#[test]
+fn reset_is_killed_after_each_message() {
+    expect("each message of reset", 1, 1, Vec::new(), |matrix| matrix.kill_after_each_message(Recipe::Reset));
+}
+
+/// A machine that Azure cannot place is deleted and made again elsewhere: its steps have effects that others have not.
+#[test]
+fn a_machine_that_is_replaced() {
+    let full = Fault { name: FaultKind::Capacity, target: Some("k0s-worker-1".to_owned()), times: Some(1) };
+    expect("replacing", 1, 1, vec![full], |matrix| matrix.kill_after_each_message(Recipe::Deploy));
+}
+
+macro_rules! lost_answers {
+    ($($test:ident: $client:ident;)*) => {
+        $(#[test]
+        fn $test() {
+            expect(stringify!($test), 1, 1, Vec::new(), |matrix| matrix.lose_each_answer(Client::$client));
+        })*
+    };
+}
+
+lost_answers! {
+    lost_answers_of_azure: Arm;
+    lost_answers_of_machines: Ssh;
+    lost_answers_of_the_cluster: Kubernetes;
+}
