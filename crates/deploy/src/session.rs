@@ -373,8 +373,8 @@ fn topology_of(config: &Config, cluster: &ClusterId, state: &State) -> Topology 
 }
 
 /// The places of the machines that are wanted, and of those that are still there.
-fn kept_positions(parts: &Parts, records: &[engine::Record]) -> Positions {
-    let mut positions = positions(&State::of(records));
+fn kept_positions(parts: &Parts, state: &State) -> Positions {
+    let mut positions = positions(state);
     positions.retain(|name, _| parts.inventory.find(Kind::VirtualMachine, name).is_some());
     positions.extend(parts.topology.nodes.iter().map(|node| (node.name.clone(), node.position)));
     positions
@@ -465,10 +465,11 @@ impl<'session> Run<'session> {
         {
             session.environment.write(CONFIG_FILE, text, Access::Secret)?;
         }
+        let before = State::of(&records);
         let looked = tokio::select! {
             biased;
             () = asked_to_stop(watching.stop.clone()) => Err(SessionError::Interrupted),
-            parts = session.parts_for(config, &cluster, keys, &State::of(&records), wanted.is_some()) => parts,
+            parts = session.parts_for(config, &cluster, keys, &before, wanted.is_some()) => parts,
         };
         let parts = match looked {
             Ok(parts) => parts,
@@ -482,7 +483,7 @@ impl<'session> Run<'session> {
             // The old configuration has judged the new one, so it is replaced only now.
             session.environment.write(CONFIG_FILE, text, Access::Secret)?;
             append(Event::Settled { key: "config_sha256".to_owned(), value: json!(sha256(text)) })?;
-            append(Event::Settled { key: "positions".to_owned(), value: json!(kept_positions(&parts, &records)) })?;
+            append(Event::Settled { key: "positions".to_owned(), value: json!(kept_positions(&parts, &before)) })?;
         }
         append(Event::Settled { key: "subscription_id".to_owned(), value: json!(parts.subscription) })?;
         let deployment = Arc::new(Deployment::new(parts, journal.epoch()));
