@@ -233,8 +233,9 @@ async fn execute_and_record(
 
 fn too_late(context: &Context<'_>) -> Failure {
     let waiting = context.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let minutes = context.step.deadline.as_secs_f64() / 60.0;
-    let mut message = format!("{}: not done after {minutes:.0} min", context.step.title);
+    let seconds = context.step.deadline.as_secs();
+    let after = if seconds < 120 { format!("{seconds} s") } else { format!("{} min", seconds / 60) };
+    let mut message = format!("{}: not done after {after}", context.step.title);
     if !waiting.condition.is_empty() {
         message += &format!("; waiting for: {}", waiting.condition);
     }

@@ -1,5 +1,5 @@
 //! The same world over TCP, for other programs: Azure's hosts on ports of 127.0.0.1, machines on addresses of their own
-//! in 127.20.0.0/14, and an administrator's port to look at the world and to make it difficult.
+//! in a 127.N.0.0/16 of this twin, and an administrator's port to look at the world and to make it difficult.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,6 +24,9 @@ use crate::{
 
 /// How often addresses are looked at, in real time.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// The networks from which a twin takes one: 127.20.0.0/16 and the 200 that follow.
+const FIRST_NETWORK: u8 = 20;
+const NETWORKS: u16 = 200;
 /// Where machines answer SSH if this user may not listen on port 22.
 const UNPRIVILEGED_SSH_PORT: u16 = 2222;
 
@@ -66,8 +69,10 @@ pub struct Endpoints {
 /// Serves a new world until the future is dropped; `ready` is called once clients can come.
 pub async fn serve(options: ServeOptions, ready: impl FnOnce(&Endpoints)) -> io::Result<()> {
     let ServeOptions { data_dir, seed, speed, epoch } = options;
-    let twin = Twin::new(Options { seed, speed, epoch, loopback: true });
     let arm = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let ssh_port = ssh_port().await;
+    let (network, _reservation) = reserve_network(arm.local_addr()?.port(), ssh_port).await?;
+    let twin = Twin::new(Options { seed, speed, epoch, loopback: Some(network) });
     let authority = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let admin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let endpoints = Endpoints {
@@ -76,7 +81,7 @@ pub async fn serve(options: ServeOptions, ready: impl FnOnce(&Endpoints)) -> io:
         authority: format!("https://{}", authority.local_addr()?),
         admin: format!("http://{}", admin.local_addr()?),
         ca_file: data_dir.join("ca.pem"),
-        ssh_port: ssh_port().await,
+        ssh_port,
         pid: std::process::id(),
         subscription_id: azure::SUBSCRIPTION.into(),
         tenant_id: azure::TENANT.into(),
@@ -132,12 +137,24 @@ where
     }
 }
 
-/// Port 22 if this user may listen there and nobody else does.
+/// Port 22 if this user may listen there.
 async fn ssh_port() -> u16 {
-    match TcpListener::bind((Ipv4Addr::new(127, 20, 0, 1), 22)).await {
-        Ok(_) => 22,
-        Err(_) => UNPRIVILEGED_SSH_PORT,
+    match TcpListener::bind((Ipv4Addr::new(127, FIRST_NETWORK, 255, 253), 22)).await {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => UNPRIVILEGED_SSH_PORT,
+        _ => 22,
     }
+}
+
+/// A 127.N.0.0/16 that no other twin on this computer uses: its last address is kept for as long as the twin runs. The
+/// search begins somewhere that differs from twin to twin.
+async fn reserve_network(somewhere: u16, port: u16) -> io::Result<(u8, TcpListener)> {
+    for step in 0..NETWORKS {
+        let network = FIRST_NETWORK + ((somewhere + step) % NETWORKS) as u8;
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::new(127, network, 255, 254), port)).await {
+            return Ok((network, listener));
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "every 127.N.0.0/16 has a twin already: end some of them"))
 }
 
 /// Listens where a machine's SSH port is open, and stops when it is not.

@@ -26,13 +26,13 @@ pub struct Options {
     pub speed: f64,
     /// The calendar time at which the world starts.
     pub epoch: OffsetDateTime,
-    /// Machines get public addresses from loopback (127.20.0.0/14), so that programs on this computer can reach them.
-    pub loopback: bool,
+    /// Machines get public addresses from 127.N.0.0/16 for this N, so that programs on this computer can reach them.
+    pub loopback: Option<u8>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seed: 0, speed: 1.0, epoch: time::macros::datetime!(2027-01-04 08:00 UTC), loopback: false }
+        Self { seed: 0, speed: 1.0, epoch: time::macros::datetime!(2027-01-04 08:00 UTC), loopback: None }
     }
 }
 

@@ -34,7 +34,6 @@ fn no_twin_is_served() {
 }
 
 #[test]
-#[ignore = "takes seconds, and loopback addresses that another twin may use at the same time"]
 fn the_whole_road_over_tcp() {
     let environment = TestEnvironment::with_config(CONFIG);
     let serve = ["twin", "serve", "--data-dir", "twin", "--speed", "600"];

@@ -24,7 +24,8 @@ const CREATIONS: &[&str] = &[".put(", ".apply("];
 /// Calls by which a step looks whether a thing is there.
 const LOOKS: &[&str] = &["inventory.", ".get(", ".removed("];
 /// Commands that change nothing, though they need an administrator's rights.
-const HARMLESS: &[&str] = &["\"sudo {BINARY} kubectl get", "\"sudo {BINARY} kubeconfig admin"];
+const HARMLESS: &[&str] =
+    &["\"sudo {BINARY} kubectl get", "\"sudo {BINARY} kubeconfig admin", "\"sudo {BINARY} etcd member-list"];
 
 /// Effects, and commands as administrator, before which their function records no intention.
 pub(crate) fn acts_without_intention(source: &Source) -> Findings {

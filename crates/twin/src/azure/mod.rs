@@ -104,7 +104,7 @@ impl Azure {
         let authority = Authority::new("Twin of Azure");
         let names = ["management.azure.com", "login.microsoftonline.com", "localhost", "127.0.0.1"].map(String::from);
         let identity = authority.server(&names);
-        let first = if options.loopback { Ipv4Addr::new(127, 20, 0, 1) } else { Ipv4Addr::new(20, 40, 0, 1) };
+        let first = options.loopback.map_or(Ipv4Addr::new(20, 40, 0, 1), |network| Ipv4Addr::new(127, network, 0, 1));
         Self {
             tls: Authority::server_config(&identity, None),
             authority,
