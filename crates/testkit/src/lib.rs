@@ -1,3 +1,4 @@
-//! What the project's tests share: the failure matrix. Never shipped.
+//! What the project's tests share: the failure matrix and the simulation. Never shipped.
 
 pub mod matrix;
+pub mod simulation;

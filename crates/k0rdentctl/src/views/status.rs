@@ -138,6 +138,7 @@ mod tests {
                 ended_at: None,
                 outcome: "failed",
             }),
+            holder: None,
             failures: vec![FailedStep {
                 step: "k0rdent/management".into(),
                 message: "not done after 25 min".into(),
