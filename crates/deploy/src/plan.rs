@@ -236,13 +236,13 @@ impl Question<'_> {
     /// A network resource exists, is ours, and Azure calls it ready.
     fn resource(&self, kind: Kind, name: &str) -> Verdict {
         let found = self.observed.inventory.find(kind, name);
-        let found = found.ok_or_else(|| Reason::new("resource-missing", format!("{name} does not exist")))?;
+        let found = found.ok_or_else(|| Reason::new("resource-missing", "it does not exist"))?;
         if !self.ours(found) {
-            return Err(Reason::new("foreign", format!("{name} exists and does not carry our tag")));
+            return Err(Reason::new("foreign", "it exists and does not carry our tag"));
         }
         match inventory::provisioning_state(found) {
             None | Some("Succeeded") => Ok("it exists".to_owned()),
-            Some(state) => Err(Reason::new("resource-not-ready", format!("Azure calls {name} {state}"))),
+            Some(state) => Err(Reason::new("resource-not-ready", format!("Azure calls it {state}"))),
         }
     }
 
@@ -251,7 +251,7 @@ impl Question<'_> {
         let name = &self.topology.names.nsg;
         self.resource(Kind::NetworkSecurityGroup, name)?;
         let Some(found) = self.observed.inventory.find(Kind::NetworkSecurityGroup, name) else {
-            return Err(Reason::new("resource-missing", format!("{name} does not exist")));
+            return Err(Reason::new("resource-missing", "it does not exist"));
         };
         match resources::rule_trouble(found, self.topology.mesh_port, self.ssh_from) {
             None => Ok("its rules are there".to_owned()),
@@ -311,10 +311,8 @@ impl Question<'_> {
         runs: &BTreeSet<Task>,
         matters: impl Fn(&Task) -> bool,
     ) -> Result<(), Reason> {
-        match line.after.iter().find(|task| runs.contains(task) && matters(task)) {
-            Some(task) => Err(Reason::new(FOLLOWS, format!("after: {}", task.title(self.config, self.topology)))),
-            None => Ok(()),
-        }
+        let follows = line.after.iter().any(|task| runs.contains(task) && matters(task));
+        if follows { Err(Reason::new(FOLLOWS, "what it builds on is made first")) } else { Ok(()) }
     }
 
     fn host(&self, node: usize) -> Option<&HostSeen> {

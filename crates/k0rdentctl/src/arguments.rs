@@ -149,7 +149,7 @@ pub(crate) enum Command {
     /// Check or export the environment's records
     #[command(subcommand)]
     State(StateCommand),
-    /// Take the environment away from a run that cannot be reached
+    /// Take over from a run that is out of reach
     Unlock(Confirmation),
     /// Show what happened
     Events {
@@ -418,7 +418,7 @@ mod tests {
           plan         Show what deploy would do, and touch nothing
           deploy       Create the cluster, or continue where it was
           reset        Delete the cluster and prove that it is gone
-          unlock       Take the environment away from a run that cannot be reached
+          unlock       Take over from a run that is out of reach
 
         Look:
           status       Show the cluster and what to do next
