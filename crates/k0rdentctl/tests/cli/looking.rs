@@ -80,7 +80,7 @@ fn a_plan_needs_no_login_before_there_is_a_cluster() {
       infrastructure/*/public-address  x 2  it does not exist
       infrastructure/*/interface       x 2  it does not exist
       machines/*/create                x 2  it does not exist
-      machines/*/provisioned           x 2  it does not exist
+      machines/*/provisioned           x 2  what it builds on is made first
       machines/*/ready                 x 2  not done yet
       mesh/*/member                    x 2  not done yet
       k0s/*/binary                     x 2  not done yet
