@@ -104,11 +104,21 @@ impl Environment {
         deploy::session::Session::new(self.stage.settings(self.home.path(), until))
     }
 
-    /// Resets, and makes sure that nothing is left anywhere.
-    pub(crate) async fn reset_to_nothing(&self) {
+    /// The environment's directory.
+    pub(crate) fn home(&self) -> &std::path::Path {
+        self.home.path()
+    }
+
+    /// Resets.
+    pub(crate) async fn reset(&self) -> Result<deploy::session::Finished, deploy::session::SessionError> {
         let (_go_on, stop) = watch::channel(Stop::No);
         let watching = deploy::session::Watching { stop, listener: &show, faults: None };
-        self.session(deploy::task::Phase::K0rdent).reset(watching).await.expect("a teardown");
+        self.session(deploy::task::Phase::K0rdent).reset(watching).await
+    }
+
+    /// Resets, and makes sure that nothing is left anywhere.
+    pub(crate) async fn reset_to_nothing(&self) {
+        self.reset().await.expect("a teardown");
         assert_eq!(self.stage.twin.with(|world| twin::azure::resources(world)), [] as [serde_json::Value; 0]);
         let left: Vec<_> =
             fs_err::read_dir(self.home.path()).expect("the directory").flatten().map(|entry| entry.file_name()).collect();
