@@ -273,6 +273,9 @@ impl Question<'_> {
         }
         match inventory::provisioning_state(found) {
             Some("Succeeded") | None => Ok("it exists".to_owned()),
+            Some(state) if state.eq_ignore_ascii_case("deleting") => {
+                Err(Reason::new("machine-missing", "it is being deleted"))
+            }
             Some(state) if ready => Err(Reason::new("machine-not-ready", format!("Azure calls it {state}"))),
             Some(_) => Ok("Azure has accepted it".to_owned()),
         }

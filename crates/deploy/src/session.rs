@@ -157,6 +157,10 @@ impl Session {
         if !Journal::file(&self.settings.home).exists() {
             return Err(SessionError::NoCluster(self.settings.home.clone()));
         }
+        if self.used_config()?.is_some_and(|config| config.protect) {
+            let refusal = Failure::refused("the configuration says `protect: true`: this cluster is not to be reset");
+            return Err(SessionError::Failed(vec![refusal.advise("Set it to false, run `k0rdentctl deploy`, then reset.")]));
+        }
         let run = Run::begin(self, "reset", None, watching).await?;
         let reached = run.reached();
         let recipe = recipe::reset(&run.deployment.topology, reached);

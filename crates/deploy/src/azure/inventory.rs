@@ -33,9 +33,14 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Looks. Without a resource group this is one request, with one it is nine, plus pages of large lists.
+    /// Looks. Without a resource group this is one request, with one it is nine, plus pages of large lists. What is in a
+    /// group that is being deleted does not count any more.
     pub async fn take(arm: &ArmClient, ids: &Ids, call: Call) -> Result<Inventory, ArmError> {
         let Some(group) = arm.find(&ids.group(), call).await? else { return Ok(Inventory::default()) };
+        let group_only = Inventory { group: Some(group), ..Inventory::default() };
+        if group_only.is_deleting() {
+            return Ok(group_only);
+        }
         let members = |kind| members(arm, ids, kind, call);
         let (vms, power, nics, public_ips, vnets, nsgs, ssh_keys, disks) = futures::try_join!(
             members(Kind::VirtualMachine),
@@ -48,7 +53,7 @@ impl Inventory {
             members(Kind::Disk),
         )?;
         let vms = with_power(vms, power);
-        Ok(Inventory { group: Some(group), vms, nics, public_ips, vnets, nsgs, ssh_keys, disks })
+        Ok(Inventory { group: group_only.group, vms, nics, public_ips, vnets, nsgs, ssh_keys, disks })
     }
 
     /// Whether the group is on its way out, so that nothing may be built on it.
