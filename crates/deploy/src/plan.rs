@@ -268,14 +268,14 @@ impl Question<'_> {
         if !self.ours(found) {
             return Err(Reason::new("foreign", "a machine of that name exists and does not carry our tag"));
         }
+        if inventory::is_deleting(found) {
+            return Err(Reason::new("machine-missing", "it is being deleted"));
+        }
         if let Some(power @ ("deallocated" | "deallocating" | "stopped" | "stopping")) = inventory::power_state(found) {
             return Err(Reason::new("machine-stopped", format!("it is {power}")));
         }
         match inventory::provisioning_state(found) {
             Some("Succeeded") | None => Ok("it exists".to_owned()),
-            Some(state) if state.eq_ignore_ascii_case("deleting") => {
-                Err(Reason::new("machine-missing", "it is being deleted"))
-            }
             Some(state) if ready => Err(Reason::new("machine-not-ready", format!("Azure calls it {state}"))),
             Some(_) => Ok("Azure has accepted it".to_owned()),
         }

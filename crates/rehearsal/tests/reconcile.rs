@@ -62,8 +62,10 @@ async fn an_evicted_spot_machine_comes_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_removed_rule_is_restored() {
-    let action = Action::RemoveRule { rule: "AllowWireGuard".into() };
-    repaired(&configuration(3, 2), action, "rule-missing", "network security group").await;
+    for rule in ["AllowWireGuard", "AllowSSH"] {
+        let action = Action::RemoveRule { rule: rule.into() };
+        repaired(&configuration(1, 1), action, "rule-missing", "network security group").await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -58,8 +58,7 @@ impl Inventory {
 
     /// Whether the group is on its way out, so that nothing may be built on it.
     pub fn is_deleting(&self) -> bool {
-        let state = self.group.as_ref().and_then(state_of);
-        state.is_some_and(|state| state.eq_ignore_ascii_case("deleting"))
+        self.group.as_ref().is_some_and(is_deleting)
     }
 
     /// The resources of a kind.
@@ -84,6 +83,11 @@ impl Inventory {
 /// `properties.provisioningState` of a resource.
 pub fn provisioning_state(resource: &Value) -> Option<&str> {
     state_of(resource)
+}
+
+/// Whether a resource is on its way out.
+pub fn is_deleting(resource: &Value) -> bool {
+    state_of(resource).is_some_and(|state| state.eq_ignore_ascii_case("deleting"))
 }
 
 /// A tag of a resource; names of tags are compared without case (Azure documentation).
@@ -161,7 +165,7 @@ mod tests {
         let machine = "/subscriptions/SUB/resourceGroups/G/providers/Microsoft.Compute/virtualMachines/VM-1";
         let script = Script::arm(move |seen| {
             let body = match seen.path.rsplit('/').next() {
-                Some("g") => json!({"name": "g", "properties": {"provisioningState": "Deleting"}}),
+                Some("g") => json!({"name": "g", "properties": {"provisioningState": "Succeeded"}}),
                 Some("virtualMachines") if seen.query.contains("statusOnly=true") => json!({"value": [{"id": machine,
                     "properties": {"instanceView": {"statuses": [{"code": "PowerState/running"}]}}}]}),
                 Some("virtualMachines") => {
@@ -176,6 +180,16 @@ mod tests {
         assert_eq!(script.lines().len(), 9);
         let vm = inventory.find(Kind::VirtualMachine, "Vm-1").unwrap();
         assert_eq!((power_state(vm), tag(vm, "a")), (Some("running"), Some("b")));
-        assert!(inventory.is_deleting());
+        assert!(!inventory.is_deleting());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_in_a_group_that_goes_does_not_count() {
+        let group = json!({"name": "g", "properties": {"provisioningState": "Deleting"}});
+        let script = Script::arm(move |_| json_answer(200, &group));
+        let call = Call::within(Duration::from_secs(60));
+        let inventory = Inventory::take(&script.client(), &Ids::new("sub", "g"), call).await.unwrap();
+        assert!(inventory.is_deleting() && inventory.vms.is_empty());
+        assert_eq!(script.lines().len(), 1);
     }
 }

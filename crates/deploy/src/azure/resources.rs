@@ -116,13 +116,11 @@ pub fn rule_trouble(group: &Value, mesh_port: u16, ssh_from: &[String]) -> Optio
         Some(rule) if !is_open(rule, "Udp", mesh_port) => return Some((false, "AllowWireGuard")),
         Some(_) => {}
     }
-    if ssh_from.is_empty() {
-        return None;
-    }
     let Some(rule) = find("AllowSSH") else { return Some((true, "AllowSSH")) };
     let sources = rule["properties"]["sourceAddressPrefixes"].as_array();
     let sources: Vec<&str> = sources.into_iter().flatten().filter_map(Value::as_str).collect();
-    let same = sources.len() == ssh_from.len() && ssh_from.iter().all(|from| sources.contains(&from.as_str()));
+    let same = ssh_from.is_empty()
+        || sources.len() == ssh_from.len() && ssh_from.iter().all(|from| sources.contains(&from.as_str()));
     (!is_open(rule, "Tcp", 22) || !same).then_some((false, "AllowSSH"))
 }
 

@@ -66,10 +66,16 @@ pub(super) async fn create(deployment: &Deployment, context: &Context<'_>, node:
     let planned = deployment.node(node);
     if let Some(existing) = deployment.inventory.find(Kind::VirtualMachine, &planned.name) {
         only_ours(deployment, existing, &format!("virtual machine {}", planned.name))?;
-        return match inventory::power_state(existing) {
-            Some("deallocated" | "deallocating" | "stopped" | "stopping") => start(deployment, context, node).await,
-            _ => Ok(Done::seen("it exists")),
-        };
+        match inventory::power_state(existing) {
+            _ if inventory::is_deleting(existing) => {
+                let evidence = |text: &str| context.waiting(format!("the old machine {} is gone", planned.name), text);
+                let call = Call::within(context.step().deadline);
+                let removed = deployment.azure.watch.removed(Kind::VirtualMachine, &planned.name, call, &evidence).await;
+                removed.map_err(arm_failure)?;
+            }
+            Some("deallocated" | "deallocating" | "stopped" | "stopping") => return start(deployment, context, node).await,
+            _ => return Ok(Done::seen("it exists")),
+        }
     }
     let mut tried = vec![deployment.machine(node).zone()];
     loop {
