@@ -155,6 +155,11 @@ pub fn k0sctl_config(config: &Config, topology: &Topology, key_path: &str) -> St
     .unwrap_or_default()
 }
 
+/// What a kubelet of this k0s release calls itself: `v1.33.2+k0s` for `v1.33.2+k0s.0` (k0s documentation).
+pub fn kubelet_version(k0s_version: &str) -> &str {
+    k0s_version.rsplit_once('.').map(|(rest, _)| rest).filter(|rest| rest.ends_with("+k0s")).unwrap_or(k0s_version)
+}
+
 /// A file to be sourced by a shell, from anywhere.
 pub fn kubeconfig_env(kubeconfig_file_name: &str) -> String {
     format!(

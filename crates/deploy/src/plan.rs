@@ -86,6 +86,7 @@ pub fn deployment(question: &Question<'_>, recipe: &[Line]) -> (Plan, Vec<Differ
         };
         steps.push(question.step(line, decision, why));
     }
+    differences.extend(question.unrepaired());
     (Plan { steps }, differences)
 }
 
@@ -157,6 +158,38 @@ impl Question<'_> {
             cause: reason.text.clone(),
             repair,
         })
+    }
+
+    /// What is otherwise than it was made and cannot be put right in place: named, and left to a person.
+    fn unrepaired(&self) -> Vec<Difference> {
+        let mut differences = Vec::new();
+        let mut name = |name: &'static str, node: &Node, cause: String| {
+            differences.push(Difference { name, subject: node.name.clone(), cause, repair: None });
+        };
+        for node in &self.topology.nodes {
+            if let Some(machine) = self.observed.inventory.find(Kind::VirtualMachine, &node.name) {
+                let size = machine.pointer("/properties/hardwareProfile/vmSize").and_then(|size| size.as_str());
+                if let Some(size) = size.filter(|size| !size.eq_ignore_ascii_case(&node.size)) {
+                    name("machine-size", node, format!("its size is {size}, not {}", node.size));
+                }
+                let zone = machine["zones"][0].as_str().unwrap_or_default();
+                if !node.allowed_zones.iter().any(|allowed| allowed.to_string() == zone) {
+                    name("machine-zone", node, format!("it is in zone {zone:?}, which is not among those wanted"));
+                }
+                let tag = inventory::tag(machine, resources::TAG_NODE);
+                if tag != Some(&node.name) {
+                    name("machine-tags", node, format!("its tag {} is {tag:?}", resources::TAG_NODE));
+                }
+            }
+            let cluster = self.observed.cluster.as_ref();
+            let wanted = k0s::kubelet_version(&self.config.software.k0s.version);
+            if let Some(seen) = cluster.and_then(|cluster| cluster.nodes.get(&node.name))
+                && seen.version != wanted
+            {
+                name("k0s-version", node, format!("it runs {}, not {wanted}", seen.version));
+            }
+        }
+        differences
     }
 
     fn holds(&self, line: &Line, runs: &BTreeSet<Task>) -> Verdict {
