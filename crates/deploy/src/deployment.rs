@@ -85,11 +85,19 @@ pub struct Deployment {
     pub inventory: Inventory,
     machines: Vec<Machine>,
     speaker: AtomicUsize,
-    admin: OnceCell<Admin>,
-    kubernetes: OnceCell<Kubernetes>,
+    access: Mutex<Arc<Access>>,
     nodes: OnceCell<NodeBoard>,
     /// Join tokens of this run.
     pub tokens: tokio::sync::Mutex<BTreeMap<Role, Token>>,
+}
+
+/// The way into the cluster.
+#[derive(Default)]
+struct Access {
+    /// Whether the file that an earlier run left is of another cluster that was here before.
+    file_is_old: bool,
+    admin: OnceCell<Admin>,
+    kubernetes: OnceCell<Kubernetes>,
 }
 
 /// The nodes as they are, and the task that keeps them so; it ends with the run.
@@ -141,8 +149,7 @@ impl Deployment {
             machines,
             speaker: AtomicUsize::new(parts.topology.nodes.iter().position(|node| node.leader).unwrap_or(0)),
             topology: parts.topology,
-            admin: OnceCell::new(),
-            kubernetes: OnceCell::new(),
+            access: Mutex::default(),
             nodes: OnceCell::new(),
             tokens: tokio::sync::Mutex::default(),
         }
@@ -199,11 +206,18 @@ impl Deployment {
         }
     }
 
-    /// The cluster's administrator, from the file that an earlier run left, or from the first controller.
-    pub async fn admin(&self) -> Result<&Admin, Failure> {
-        self.admin
+    /// The cluster's administrator, from the file that an earlier run left, or from a controller.
+    pub async fn admin(&self) -> Result<Admin, Failure> {
+        let access = Arc::clone(&lock(&self.access));
+        self.admin_of(&access).await.cloned()
+    }
+
+    async fn admin_of<'access>(&self, access: &'access Access) -> Result<&'access Admin, Failure> {
+        access
+            .admin
             .get_or_try_init(async || {
-                if let Ok(Some(text)) = self.environment.read(&self.kubeconfig_file())
+                if !access.file_is_old
+                    && let Ok(Some(text)) = self.environment.read(&self.kubeconfig_file())
                     && let Ok(admin) = Admin::from_kubeconfig(&text)
                 {
                     return Ok(admin);
@@ -216,21 +230,26 @@ impl Deployment {
             .await
     }
 
-    /// The cluster's API, through the controller that speaks for it.
-    pub async fn kubernetes(&self) -> Result<&Kubernetes, Failure> {
-        self.kubernetes
-            .get_or_try_init(async || {
-                let admin = self.admin().await?;
-                let tunnel = Arc::new(Tunnel(self.remote(self.speaker()).await?));
-                Kubernetes::new(&self.world, tunnel, "127.0.0.1", admin).map_err(kubernetes_failure)
-            })
-            .await
+    /// The cluster's API, through a controller.
+    pub async fn kubernetes(&self) -> Result<Kubernetes, Failure> {
+        let access = Arc::clone(&lock(&self.access));
+        let kubernetes = access.kubernetes.get_or_try_init(async || {
+            let admin = self.admin_of(&access).await?;
+            let tunnel = Arc::new(Tunnel(self.remote(self.speaker()).await?));
+            Kubernetes::new(&self.world, tunnel, "127.0.0.1", admin).map_err(kubernetes_failure)
+        });
+        kubernetes.await.cloned()
+    }
+
+    /// Asks for the way into the cluster anew: the one that is known may lead into a cluster that was here before.
+    pub fn forget_cluster(&self) {
+        *lock(&self.access) = Arc::new(Access { file_is_old: true, ..Access::default() });
     }
 
     /// What the nodes say about themselves, kept up to date from now on.
     pub async fn node_board(&self) -> Result<&watch::Sender<BTreeMap<String, NodeSeen>>, Failure> {
         let board = self.nodes.get_or_try_init(async || {
-            let kubernetes = self.kubernetes().await?.clone();
+            let kubernetes = self.kubernetes().await?;
             let nodes = Arc::new(watch::Sender::default());
             let mut follower = JoinSet::new();
             follower.spawn(follow_nodes(kubernetes, Arc::clone(&nodes)));

@@ -105,19 +105,22 @@ impl Environment {
     }
 
     /// Moves what a teardown leaves into `old_deployments/<cluster>_<time>/` and removes everything else that belonged
-    /// to the cluster. Returns the archive's directory. Private keys are never archived.
+    /// to the cluster. Returns the archive's directory. Private keys are never archived. What an earlier try has archived
+    /// is not archived again.
     pub fn archive(&self, cluster: &ClusterId, at: time::OffsetDateTime, files: &[(&str, &str)]) -> io::Result<PathBuf> {
         let format = time::macros::format_description!("[year]-[month]-[day]_[hour]-[minute]-[second]");
         let name = format!("{ARCHIVE}/{cluster}_{}", at.format(format).unwrap_or_default());
         let (final_place, preparing) = (self.path(&name), self.path(&format!("{name}.new")));
-        if preparing.exists() {
-            fs_err::remove_dir_all(&preparing)?;
+        if !final_place.exists() {
+            if preparing.exists() {
+                fs_err::remove_dir_all(&preparing)?;
+            }
+            make_directory(&preparing)?;
+            for (file, content) in files {
+                self.write(&format!("{name}.new/{file}"), content, Access::Secret)?;
+            }
+            fs_err::rename(&preparing, &final_place)?;
         }
-        make_directory(&preparing)?;
-        for (file, content) in files {
-            self.write(&format!("{name}.new/{file}"), content, Access::Secret)?;
-        }
-        fs_err::rename(&preparing, &final_place)?;
         self.remove_all()?;
         Ok(final_place)
     }

@@ -145,6 +145,7 @@ impl Session {
 
     /// Brings the cluster up, or the rest of it.
     pub async fn deploy(&self, config_text: &str, config: &Config, watching: Watching<'_>) -> Result<Finished, SessionError> {
+        self.put_away()?;
         let run = Run::begin(self, "deploy", Some((config_text, config)), watching).await?;
         let observed = run.observe().await;
         let recipe = recipe::deploy(&run.deployment.topology);
@@ -156,6 +157,9 @@ impl Session {
     pub async fn reset(&self, watching: Watching<'_>) -> Result<Finished, SessionError> {
         if !Journal::file(&self.settings.home).exists() {
             return Err(SessionError::NoCluster(self.settings.home.clone()));
+        }
+        if let Some(finished) = self.put_away()? {
+            return Ok(finished);
         }
         if self.used_config()?.is_some_and(|config| config.protect) {
             let refusal = Failure::refused("the configuration says `protect: true`: this cluster is not to be reset");
@@ -314,6 +318,17 @@ impl Session {
         Ok(parts)
     }
 
+    /// Archives a teardown that ended well, if the program was killed before it could.
+    fn put_away(&self) -> Result<Option<Finished>, SessionError> {
+        let Some((state, _)) = self.recorded()? else { return Ok(None) };
+        if !recipe::is_torn_down(&state) || Journal::is_held(&self.settings.home) {
+            return Ok(None);
+        }
+        let status = status_of(&self.settings.home)?;
+        let archive = Some(self.archive(&status)?);
+        Ok(Some(Finished { steps_run: 0, status, archive }))
+    }
+
     fn archive(&self, status: &Status) -> Result<PathBuf, SessionError> {
         let (state, records) = self.recorded()?.unwrap_or_default();
         let cluster = cluster_id(&state).ok_or_else(|| SessionError::NoCluster(self.settings.home.clone()))?;
@@ -324,7 +339,8 @@ impl Session {
             (CONFIG_FILE, config),
         ];
         let files = files.each_ref().map(|(name, content)| (*name, content.as_str()));
-        Ok(self.environment.archive(&cluster, self.settings.world.clock.utc(), &files)?)
+        let ended = state.runs.last().and_then(|run| run.ended_at);
+        Ok(self.environment.archive(&cluster, ended.unwrap_or_else(|| self.settings.world.clock.utc()), &files)?)
     }
 }
 
@@ -426,6 +442,9 @@ impl<'session> Run<'session> {
         let journal = Journal::open_to_write(&settings.home, &holder, settings.durability)?;
         let records = journal.after(0)?;
         let mut state = State::of(&records);
+        if let Some(refusal) = wanted.and_then(|_| recipe::unfinished_teardown(&state)) {
+            return Err(SessionError::Failed(vec![refusal]));
+        }
         let mut append = |event: Event| -> Result<(), SessionError> {
             let record = journal.append(clock.utc(), event)?;
             state.apply(&record);

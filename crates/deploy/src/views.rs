@@ -166,7 +166,11 @@ fn failed_step(step: &StepState) -> Option<FailedStep> {
 }
 
 fn phase_status(state: &State, phase: Phase, active: bool) -> PhaseStatus {
-    let steps: Vec<&StepState> = state.steps.values().filter(|step| step.planned.phase == phase.name()).collect();
+    // Steps that the last plan does not name are history, unless it does not speak of the phase at all.
+    let mut steps: Vec<&StepState> = current(state).filter(|step| step.planned.phase == phase.name()).collect();
+    if steps.is_empty() {
+        steps = state.steps.values().filter(|step| step.planned.phase == phase.name()).collect();
+    }
     let any = |status: StepStatus| steps.iter().any(|step| step.status == status);
     let all_complete = !steps.is_empty() && steps.iter().all(|step| step.status == StepStatus::Completed || held(step));
     let begun = steps.iter().any(|step| step.started_at.is_some());

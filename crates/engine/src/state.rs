@@ -182,8 +182,8 @@ impl State {
         }
     }
 
-    /// A new plan: steps that it wants to run are pending until they begin, those that it skips stay as they are, and
-    /// steps that it does not name are history.
+    /// A new plan: steps that it wants to run are pending until they begin, those that it skips hold, and steps that it
+    /// does not name are history.
     fn planned(&mut self, steps: &[PlannedStep]) {
         self.order = steps.iter().map(|step| step.id.clone()).collect();
         for planned in steps {
@@ -199,8 +199,14 @@ impl State {
                 failure: None,
             });
             state.planned = planned.clone();
-            if planned.decision == Decision::Run {
-                state.status = StepStatus::Pending;
+            match planned.decision {
+                Decision::Run => state.status = StepStatus::Pending,
+                // It was seen to hold, whatever became of it before.
+                Decision::Skip => {
+                    state.status = StepStatus::Completed;
+                    state.intent = None;
+                    state.failure = None;
+                }
             }
         }
     }

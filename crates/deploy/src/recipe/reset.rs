@@ -1,5 +1,7 @@
 //! Back to nothing, in the order in which nothing hangs.
 
+use engine::{Failure, Outcome, State, StepStatus};
+
 use super::{Line, line};
 use crate::{
     task::{Phase, Task::*},
@@ -31,4 +33,23 @@ pub fn reset(topology: &Topology, reached: Option<Phase>) -> Vec<Line> {
     lines.push(line(DeleteResourceGroup, after));
     lines.push(line(Evidence, [DeleteResourceGroup]));
     lines
+}
+
+/// Whether the last thing that happened is a teardown that ended well.
+pub fn is_torn_down(state: &State) -> bool {
+    state.runs.last().is_some_and(|run| run.command == "reset" && run.outcome == Some(Outcome::Succeeded))
+}
+
+/// Why nothing can be built on what a teardown has left that has begun and has not ended well: k0rdent's controllers do
+/// not make a Management object twice, and a controller that has left etcd does not say so.
+pub fn unfinished_teardown(state: &State) -> Option<Failure> {
+    let reset = state.runs.iter().rev().find(|run| run.command == "reset")?;
+    let acted = state.steps.values().any(|step| {
+        let acted = step.intent.is_some() || step.status == StepStatus::Completed;
+        step.planned.phase == Phase::Teardown.name() && acted && step.started_at >= Some(reset.started_at)
+    });
+    acted.then(|| {
+        Failure::refused("a teardown of this cluster has begun and is not finished: what it has left cannot be built on")
+            .advise("Run `k0rdentctl reset` to finish it, then `k0rdentctl deploy`.")
+    })
 }

@@ -107,6 +107,7 @@ pub(super) async fn leader(deployment: &Deployment, context: &Context<'_>, node:
     let planned = deployment.node(node);
     install(deployment, context, planned, &remote, None).await?;
     api_ready(context, planned, &remote).await?;
+    deployment.forget_cluster();
     Ok(Done::seen("its API server is ready"))
 }
 
@@ -134,9 +135,9 @@ pub(super) async fn controller(deployment: &Deployment, context: &Context<'_>, n
         // What is left of an earlier life of this machine would keep it from joining.
         let address = planned.private_address.to_string();
         super::leaving::strike_off(deployment, context, &planned.name, &address).await?;
+        let token = join_token(deployment, context, Role::Controller).await?;
+        install(deployment, context, planned, &remote, Some(token)).await?;
     }
-    let token = join_token(deployment, context, Role::Controller).await?;
-    install(deployment, context, planned, &remote, Some(token)).await?;
     api_ready(context, planned, &remote).await?;
     forget_token(deployment, context, planned, &remote).await?;
     Ok(Done::seen("member of etcd; its API server is ready"))
@@ -146,8 +147,10 @@ pub(super) async fn controller(deployment: &Deployment, context: &Context<'_>, n
 pub(super) async fn worker(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<Done, Failure> {
     let remote = deployment.remote(node).await?;
     let planned = deployment.node(node);
-    let token = join_token(deployment, context, Role::Worker).await?;
-    install(deployment, context, planned, &remote, Some(token)).await?;
+    if !is_active(planned, &remote).await? {
+        let token = join_token(deployment, context, Role::Worker).await?;
+        install(deployment, context, planned, &remote, Some(token)).await?;
+    }
     node_is_ready(deployment, context, &planned.name).await?;
     forget_token(deployment, context, planned, &remote).await?;
     Ok(Done::seen("its node is Ready"))
