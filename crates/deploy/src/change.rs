@@ -33,7 +33,8 @@ pub fn refusals(before: &Config, wanted: &Config) -> Vec<Failure> {
         .iter()
         .filter(|(pointer, _)| before.pointer(pointer) != wanted.pointer(pointer))
         .map(|(pointer, cost)| {
-            let text = |config: &serde_json::Value| config.pointer(pointer).map_or_else(String::new, ToString::to_string);
+            let text =
+                |config: &serde_json::Value| config.pointer(pointer).map_or_else(String::new, ToString::to_string);
             let key = pointer.trim_start_matches('/').replace('/', ".");
             Failure::refused(format!(
                 "{key} cannot change from {} to {} while the cluster exists: {cost}",

@@ -20,9 +20,9 @@ use crate::{
     azure::{ArmClient, ArmError, Ids, Inventory, Kind, Watch, inventory},
     config::Config,
     environment::Environment,
+    keys::ClusterKeys,
     kubeconfig::Admin,
     kubernetes::{Kubernetes, KubernetesError},
-    keys::ClusterKeys,
     mesh::Mesh,
     seam::World,
     ssh::{Remote, SshError, Target, Tunnel},
@@ -223,7 +223,8 @@ impl Deployment {
                     return Ok(admin);
                 }
                 let remote = self.remote(self.speaker()).await?;
-                let text = remote.run(&format!("sudo {} kubeconfig admin", crate::k0s::BINARY)).await.map_err(ssh_failure)?;
+                let text =
+                    remote.run(&format!("sudo {} kubeconfig admin", crate::k0s::BINARY)).await.map_err(ssh_failure)?;
                 Admin::from_kubeconfig(&text)
                     .map_err(|why| Failure::new(format!("`k0s kubeconfig admin` on {}: {why}", remote.target().node)))
             })
@@ -314,7 +315,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// An error of Azure as a step's failure.
 pub fn arm_failure(error: ArmError) -> Failure {
-    let failure = if error.is_refusal() { Failure::refused(error.to_string()) } else { Failure::new(error.to_string()) };
+    let failure =
+        if error.is_refusal() { Failure::refused(error.to_string()) } else { Failure::new(error.to_string()) };
     let advice = error.advice();
     if advice.is_empty() { failure } else { failure.advise(advice) }
 }

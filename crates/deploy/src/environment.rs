@@ -107,7 +107,12 @@ impl Environment {
     /// Moves what a teardown leaves into `old_deployments/<cluster>_<time>/` and removes everything else that belonged
     /// to the cluster. Returns the archive's directory. Private keys are never archived. What an earlier try has archived
     /// is not archived again.
-    pub fn archive(&self, cluster: &ClusterId, at: time::OffsetDateTime, files: &[(&str, &str)]) -> io::Result<PathBuf> {
+    pub fn archive(
+        &self,
+        cluster: &ClusterId,
+        at: time::OffsetDateTime,
+        files: &[(&str, &str)],
+    ) -> io::Result<PathBuf> {
         let format = time::macros::format_description!("[year]-[month]-[day]_[hour]-[minute]-[second]");
         let name = format!("{ARCHIVE}/{cluster}_{}", at.format(format).unwrap_or_default());
         let (final_place, preparing) = (self.path(&name), self.path(&format!("{name}.new")));
@@ -196,9 +201,12 @@ mod tests {
         environment.write("ssh/key", "secret", Access::Secret).unwrap();
         environment.write("journal.sqlite", "", Access::Secret).unwrap();
         let at = time::macros::datetime!(2026-01-02 03:04:05 UTC);
-        let place = environment.archive(&ClusterId::parse("k0rdent-abcd1234").unwrap(), at, &[("deployment-state.yaml", "x")]).unwrap();
+        let place = environment
+            .archive(&ClusterId::parse("k0rdent-abcd1234").unwrap(), at, &[("deployment-state.yaml", "x")])
+            .unwrap();
         assert!(place.ends_with("old_deployments/k0rdent-abcd1234_2026-01-02_03-04-05"));
-        let left: Vec<_> = fs_err::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let left: Vec<_> =
+            fs_err::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["old_deployments"]);
     }
 }

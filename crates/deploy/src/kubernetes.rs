@@ -49,18 +49,13 @@ pub const NAMESPACE: Kind = Kind { group: "", version: "v1", kind: "Namespace", 
 /// `v1` Pod.
 pub const POD: Kind = Kind { group: "", version: "v1", kind: "Pod", plural: "pods" };
 /// k0s's Helm chart (k0s documentation, Helm charts).
-pub const CHART: Kind =
-    Kind { group: "helm.k0sproject.io", version: "v1beta1", kind: "Chart", plural: "charts" };
+pub const CHART: Kind = Kind { group: "helm.k0sproject.io", version: "v1beta1", kind: "Chart", plural: "charts" };
 /// k0rdent's Management.
 pub const MANAGEMENT: Kind =
     Kind { group: "k0rdent.mirantis.com", version: "v1beta1", kind: "Management", plural: "managements" };
 /// k0rdent's child clusters.
-pub const CLUSTER_DEPLOYMENT: Kind = Kind {
-    group: "k0rdent.mirantis.com",
-    version: "v1beta1",
-    kind: "ClusterDeployment",
-    plural: "clusterdeployments",
-};
+pub const CLUSTER_DEPLOYMENT: Kind =
+    Kind { group: "k0rdent.mirantis.com", version: "v1beta1", kind: "ClusterDeployment", plural: "clusterdeployments" };
 
 /// Why the API server did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -127,18 +122,20 @@ impl Kubernetes {
         let key = PrivateKeyDer::from_pem_slice(admin.key.expose().as_bytes())
             .map_err(|_| bad(&"the client's key is not PEM"))?;
         let like = tls_config(world);
-        let tls = rustls::ClientConfig::builder_with_details(like.crypto_provider().clone(), like.time_provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| bad(&error))?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(vec![certificate], key)
-            .map_err(|error| bad(&error))?;
+        let tls =
+            rustls::ClientConfig::builder_with_details(like.crypto_provider().clone(), like.time_provider.clone())
+                .with_safe_default_protocol_versions()
+                .map_err(|error| bad(&error))?
+                .with_root_certificates(roots)
+                .with_client_auth_cert(vec![certificate], key)
+                .map_err(|error| bad(&error))?;
         let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(60))
             .build::<_, Body>(Connector::new(network, Arc::new(tls)));
-        let base: http::Uri = format!("https://{host}:{}", crate::k0s::API_PORT).parse().map_err(|error| bad(&error))?;
+        let base: http::Uri =
+            format!("https://{host}:{}", crate::k0s::API_PORT).parse().map_err(|error| bad(&error))?;
         let config = kube::Config::new(base);
         let service = tower::ServiceBuilder::new()
             .layer(kube::client::ConfigExt::base_uri_layer(&config))
@@ -238,10 +235,14 @@ impl Kubernetes {
         let pods = bounded(self.api(POD, None).list(&on_node)).await?;
         let moves = |pod: &DynamicObject| {
             let owners = pod.metadata.owner_references.iter().flatten();
-            let ended = matches!(pod.data.pointer("/status/phase").and_then(Value::as_str), Some("Succeeded" | "Failed"));
-            pod.data.pointer("/spec/nodeName") == Some(&json!(node)) && !ended && owners.clone().all(|owner| owner.kind != "DaemonSet")
+            let ended =
+                matches!(pod.data.pointer("/status/phase").and_then(Value::as_str), Some("Succeeded" | "Failed"));
+            pod.data.pointer("/spec/nodeName") == Some(&json!(node))
+                && !ended
+                && owners.clone().all(|owner| owner.kind != "DaemonSet")
         };
-        let place = |pod: DynamicObject| (pod.metadata.namespace.unwrap_or_default(), pod.metadata.name.unwrap_or_default());
+        let place =
+            |pod: DynamicObject| (pod.metadata.namespace.unwrap_or_default(), pod.metadata.name.unwrap_or_default());
         Ok(pods.items.into_iter().filter(moves).map(place).collect())
     }
 

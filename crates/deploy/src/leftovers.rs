@@ -33,5 +33,8 @@ pub async fn look(arm: &ArmClient, subscription: &str, cluster: &str, call: Call
 }
 
 fn leftover(resource: &Value) -> Option<Leftover> {
-    Some(Leftover { id: resource["id"].as_str()?.to_owned(), kind: resource["type"].as_str().unwrap_or_default().to_owned() })
+    Some(Leftover {
+        id: resource["id"].as_str()?.to_owned(),
+        kind: resource["type"].as_str().unwrap_or_default().to_owned(),
+    })
 }

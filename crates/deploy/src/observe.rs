@@ -113,7 +113,8 @@ async fn host(deployment: &Deployment, state: &State, node: usize) -> HostSeen {
     };
     let (mesh, planned) = (deployment.mesh, deployment.node(node));
     let unit = crate::k0s::unit(planned);
-    let question = format!("systemctl is-active {}; systemctl is-active {unit}; {}", mesh.unit(), mesh.identity_command());
+    let question =
+        format!("systemctl is-active {}; systemctl is-active {unit}; {}", mesh.unit(), mesh.identity_command());
     let output = match remote.run_once(&question, HOST_PATIENCE).await {
         Ok(output) => output,
         Err(error) => return unreachable(error.to_string()),
@@ -136,7 +137,8 @@ async fn host(deployment: &Deployment, state: &State, node: usize) -> HostSeen {
 /// The controller through which the cluster is spoken to: the first that is a member, answers, and runs.
 fn choose_speaker(deployment: &Deployment, state: &State, hosts: &BTreeMap<String, HostSeen>) {
     let speaks = |&node: &usize| {
-        let member = completed(deployment, state, Task::Leader(node)) || completed(deployment, state, Task::Controller(node));
+        let member =
+            completed(deployment, state, Task::Leader(node)) || completed(deployment, state, Task::Controller(node));
         member && matches!(hosts.get(&deployment.node(node).name), Some(HostSeen::Reachable { k0s: None, .. }))
     };
     if let Some(speaker) = (0..deployment.topology.nodes.len()).find(speaks) {

@@ -255,7 +255,9 @@ impl Question<'_> {
 
     fn group(&self) -> Verdict {
         match &self.observed.inventory.group {
-            Some(_) if self.observed.inventory.is_deleting() => Err(Reason::new("group-deleting", "it is being deleted")),
+            Some(_) if self.observed.inventory.is_deleting() => {
+                Err(Reason::new("group-deleting", "it is being deleted"))
+            }
             Some(group) if !self.ours(group) => Err(Reason::new("foreign", "it exists and does not carry our tag")),
             Some(_) => Ok("it exists".to_owned()),
             None => Err(Reason::new("group-missing", "it does not exist")),
@@ -335,18 +337,15 @@ impl Question<'_> {
             Some(_) => match state.status {
                 StepStatus::Completed => Ok(()),
                 StepStatus::Failed => Err(Reason::new(NOT_DONE, "it failed in the last run")),
-                StepStatus::Pending | StepStatus::Running => Err(Reason::new(NOT_DONE, "the last run did not finish it")),
+                StepStatus::Pending | StepStatus::Running => {
+                    Err(Reason::new(NOT_DONE, "the last run did not finish it"))
+                }
             },
         }
     }
 
     /// None of the steps before it that matter to it runs in this plan.
-    fn not_after(
-        &self,
-        line: &Line,
-        runs: &BTreeSet<Task>,
-        matters: impl Fn(&Task) -> bool,
-    ) -> Result<(), Reason> {
+    fn not_after(&self, line: &Line, runs: &BTreeSet<Task>, matters: impl Fn(&Task) -> bool) -> Result<(), Reason> {
         let follows = line.after.iter().any(|task| runs.contains(task) && matters(task));
         if follows { Err(Reason::new(FOLLOWS, "what it builds on is made first")) } else { Ok(()) }
     }
@@ -415,7 +414,9 @@ impl Question<'_> {
         let belongs = |file: &str| match task {
             Task::Documents => file.starts_with("cloud-init-yaml/") || file.contains("-ssh-key"),
             Task::MeshOperator => file.starts_with("wireguard/") || file == "ssh/config" || file == "ssh/known_hosts",
-            Task::Kubeconfig => file == format!("kubeconfig/{cluster}-kubeconfig") || file.ends_with("kubeconfig-env.sh"),
+            Task::Kubeconfig => {
+                file == format!("kubeconfig/{cluster}-kubeconfig") || file.ends_with("kubeconfig-env.sh")
+            }
             _ => file.starts_with("k0sctl-config/"),
         };
         let recorded = self.recorded.artifacts.keys();

@@ -1,15 +1,10 @@
 //! The front door: one environment, and what can be done with it.
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use engine::{
-    Event, Failure, FailureKind, Holder, Journal, JournalError, Message, Outcome, Plan, State, Step, StepId, StepStatus, Stop,
-    journal::Durability, runner::FaultInjector,
+    Event, Failure, FailureKind, Holder, Journal, JournalError, Message, Outcome, Plan, State, Step, StepId,
+    StepStatus, Stop, journal::Durability, runner::FaultInjector,
 };
 use rand_core::RngCore as _;
 use serde_json::json;
@@ -144,7 +139,12 @@ impl Session {
     }
 
     /// Brings the cluster up, or the rest of it.
-    pub async fn deploy(&self, config_text: &str, config: &Config, watching: Watching<'_>) -> Result<Finished, SessionError> {
+    pub async fn deploy(
+        &self,
+        config_text: &str,
+        config: &Config,
+        watching: Watching<'_>,
+    ) -> Result<Finished, SessionError> {
         self.put_away()?;
         let run = Run::begin(self, "deploy", Some((config_text, config)), watching).await?;
         let observed = run.observe().await;
@@ -163,7 +163,9 @@ impl Session {
         }
         if self.used_config()?.is_some_and(|config| config.protect) {
             let refusal = Failure::refused("the configuration says `protect: true`: this cluster is not to be reset");
-            return Err(SessionError::Failed(vec![refusal.advise("Set it to false, run `k0rdentctl deploy`, then reset.")]));
+            return Err(SessionError::Failed(vec![
+                refusal.advise("Set it to false, run `k0rdentctl deploy`, then reset."),
+            ]));
         }
         let run = Run::begin(self, "reset", None, watching).await?;
         let reached = run.reached();
@@ -242,7 +244,8 @@ impl Session {
         let keys = self.read_keys(&cluster)?;
         let deployment = Deployment::new(self.offline_parts(config, topology.clone(), keys), 0);
         for node in 0..topology.nodes.len() {
-            let address = state.output(&Task::PublicAddress(node).id(&topology)).map(|output| output["public_address"].clone());
+            let address =
+                state.output(&Task::PublicAddress(node).id(&topology)).map(|output| output["public_address"].clone());
             if let Some(address) = address.and_then(|address| address.as_str()?.parse().ok()) {
                 deployment.machine(node).set_address(address);
             }
@@ -351,7 +354,11 @@ fn leaving(topology: &Topology, inventory: &Inventory) -> Vec<Leaving> {
     };
     let leaving = |machine: &serde_json::Value| {
         let name = inventory::tag(machine, resources::TAG_NODE)?.to_owned();
-        let role = if inventory::tag(machine, resources::TAG_ROLE) == Some("controller") { Role::Controller } else { Role::Worker };
+        let role = if inventory::tag(machine, resources::TAG_ROLE) == Some("controller") {
+            Role::Controller
+        } else {
+            Role::Worker
+        };
         let interface = inventory.find(Kind::NetworkInterface, &network_interface_name(&name));
         let address = interface.and_then(|interface| {
             let address = interface.pointer("/properties/ipConfigurations/0/properties/privateIPAddress")?;
@@ -383,7 +390,8 @@ pub fn used_config(environment: &Environment) -> Result<Option<Config>, SessionE
 pub fn status_of(home: &std::path::Path) -> Result<Status, SessionError> {
     let Some((state, _)) = recorded(home)? else { return Ok(views::status(&State::default(), None, None, false)) };
     let config = used_config(&Environment::new(home))?;
-    let topology = config.as_ref().zip(cluster_id(&state)).map(|(config, cluster)| topology_of(config, &cluster, &state));
+    let topology =
+        config.as_ref().zip(cluster_id(&state)).map(|(config, cluster)| topology_of(config, &cluster, &state));
     Ok(views::status(&state, config.as_ref(), topology.as_ref(), Journal::is_held(home)))
 }
 
@@ -475,7 +483,8 @@ impl<'session> Run<'session> {
         let config = match wanted {
             Some((_, config)) => config.clone(),
             None => {
-                let mut config = session.used_config()?.ok_or_else(|| SessionError::NoCluster(settings.home.clone()))?;
+                let mut config =
+                    session.used_config()?.ok_or_else(|| SessionError::NoCluster(settings.home.clone()))?;
                 // The cluster is where it was made, whatever was said there about the subscription.
                 if let Some(id) = State::of(&records).settled.get("subscription_id").and_then(|id| id.as_str()) {
                     config.azure.subscription_id = Some(id.to_owned());
@@ -528,7 +537,8 @@ impl<'session> Run<'session> {
         self.deployment.inventory.group.as_ref()?;
         let topology = &self.deployment.topology;
         let leader = self.deployment.leader();
-        let done = |task: Task| self.state.steps.get(&task.id(topology)).is_some_and(|step| step.completed_with.is_some());
+        let done =
+            |task: Task| self.state.steps.get(&task.id(topology)).is_some_and(|step| step.completed_with.is_some());
         let begun = |task: Task| self.state.steps.get(&task.id(topology)).is_some_and(|step| step.started_at.is_some());
         let machines = self.deployment.inventory.of(Kind::VirtualMachine).len() == topology.nodes.len();
         // A teardown that was interrupted does not go back: where k0rdent was cleared up, k0s may be gone as well.
@@ -571,7 +581,9 @@ impl<'session> Run<'session> {
                 {
                     return Err(SessionError::Leftovers(failure.message.clone()));
                 }
-                Err(SessionError::Failed(report.failures.into_iter().map(|(step, failure)| named(&step, failure)).collect()))
+                Err(SessionError::Failed(
+                    report.failures.into_iter().map(|(step, failure)| named(&step, failure)).collect(),
+                ))
             }
         }
     }

@@ -37,7 +37,9 @@ pub enum SshError {
         cause: String,
     },
     /// Somebody answered who is not the machine that we made.
-    #[error("{host}: the SSH host key is not the one that was made for {node}: this is another machine, or somebody is in between")]
+    #[error(
+        "{host}: the SSH host key is not the one that was made for {node}: this is another machine, or somebody is in between"
+    )]
     HostKey {
         /// The machine's address.
         host: String,
@@ -168,9 +170,7 @@ impl Connection {
         let login = handle.authenticate_publickey(&target.user, key).await;
         match login.map_err(|error| SshError::Unreachable { host: host.clone(), cause: format!("SSH: {error}") })? {
             AuthResult::Success => Ok(Self { handle, target: target.clone() }),
-            AuthResult::Failure { .. } => {
-                Err(SshError::Login { host: host.clone(), user: target.user.clone() })
-            }
+            AuthResult::Failure { .. } => Err(SshError::Login { host: host.clone(), user: target.user.clone() }),
         }
     }
 
@@ -258,13 +258,12 @@ impl Connection {
 
     /// Opens a connection from the machine to `host` and `port` as seen from there.
     pub async fn tunnel(&self, host: &str, port: u16) -> Result<Stream, SshError> {
-        let channel = self
-            .handle
-            .channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0)
-            .await
-            .map_err(|error| SshError::Unreachable {
-                host: self.target.host.clone(),
-                cause: format!("no way from there to {host}:{port}: {error}"),
+        let channel =
+            self.handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0).await.map_err(|error| {
+                SshError::Unreachable {
+                    host: self.target.host.clone(),
+                    cause: format!("no way from there to {host}:{port}: {error}"),
+                }
             })?;
         Ok(Box::new(channel.into_stream()))
     }
@@ -365,12 +364,7 @@ impl Remote {
     }
 
     /// [`Remote::run`] with input and patience.
-    pub async fn run_with(
-        &self,
-        command: &str,
-        input: Option<&[u8]>,
-        patience: Duration,
-    ) -> Result<String, SshError> {
+    pub async fn run_with(&self, command: &str, input: Option<&[u8]>, patience: Duration) -> Result<String, SshError> {
         let output = self.try_run(command, input, patience).await?;
         if output.code == 0 {
             return Ok(output.stdout);

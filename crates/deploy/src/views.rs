@@ -198,9 +198,7 @@ fn held(step: &StepState) -> bool {
 fn node_status(state: &State, topology: &Topology, node: usize) -> NodeStatus {
     let planned = &topology.nodes[node];
     let step = |task: Task| state.steps.get(&task.id(topology));
-    let complete = |task: Task| {
-        step(task).is_some_and(|step| step.status == StepStatus::Completed || held(step))
-    };
+    let complete = |task: Task| step(task).is_some_and(|step| step.status == StepStatus::Completed || held(step));
     let joined = [Task::Leader(node), Task::Controller(node), Task::Worker(node)].into_iter().any(complete);
     let of_node = state.steps.values().filter(|step| step.planned.node.as_deref() == Some(&planned.name));
     let failed = of_node.clone().any(|step| step.status == StepStatus::Failed);
@@ -330,7 +328,8 @@ impl Requests {
     /// Looking at what exists takes about ten requests, and preflight another ten. While something is created, its
     /// list is read about once a second, together with that of others of its kind; machines take longest (guess).
     fn of(plan: &Plan) -> Self {
-        let creates = ["resource-group", "ssh-key", "security-group", "virtual-network", "public-address", "interface", "create"];
+        let creates =
+            ["resource-group", "ssh-key", "security-group", "virtual-network", "public-address", "interface", "create"];
         let verb = |step: &PlannedStep| step.id.as_str().rsplit('/').next().unwrap_or_default().to_owned();
         let runs: Vec<&PlannedStep> = plan.steps.iter().filter(|step| step.decision == Decision::Run).collect();
         let writes = runs.iter().filter(|step| creates.contains(&verb(step).as_str())).count();

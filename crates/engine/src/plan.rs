@@ -126,7 +126,8 @@ mod tests {
 
     #[test]
     fn the_longest_chain_counts() {
-        let plan = Plan { steps: vec![step("a", &[], 3), step("b", &["a"], 4), step("c", &["a"], 1), step("d", &["c"], 1)] };
+        let plan =
+            Plan { steps: vec![step("a", &[], 3), step("b", &["a"], 4), step("c", &["a"], 1), step("d", &["c"], 1)] };
         assert_eq!(plan.usual(), Duration::from_secs(7));
         assert_eq!(plan.defect(), None);
     }

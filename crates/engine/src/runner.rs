@@ -116,9 +116,10 @@ pub(crate) struct Shared<'run> {
 impl Shared<'_> {
     pub(crate) fn record(&self, event: Event) -> Result<(), Failure> {
         let at = self.options.clock.utc();
-        let record = self.journal.append(at, event).map_err(|error| {
-            Failure { kind: FailureKind::Journal, ..Failure::new(error.to_string()) }
-        })?;
+        let record = self
+            .journal
+            .append(at, event)
+            .map_err(|error| Failure { kind: FailureKind::Journal, ..Failure::new(error.to_string()) })?;
         self.tell(Message::Recorded(Box::new(record)));
         Ok(())
     }
@@ -209,8 +210,7 @@ async fn execute_and_record(
 ) -> Result<(), Failure> {
     let Some(step) = step else { return Err(Failure::new(format!("no implementation of step {}", planned.id))) };
     shared.record(Event::StepStarted { step: planned.id.clone() })?;
-    let context =
-        Context { step: planned, shared, waiting: Mutex::new(Waiting::default()), since: Instant::now() };
+    let context = Context { step: planned, shared, waiting: Mutex::new(Waiting::default()), since: Instant::now() };
     let attempt = async {
         shared.reach(FaultPoint::Start, &planned.id).await?;
         let done = step.ensure(&context).await?;

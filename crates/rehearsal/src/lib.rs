@@ -60,10 +60,11 @@ pub async fn rehearse(script: &Script<'_>) -> Result<Report, SessionError> {
 
 /// The faults that a seed draws for a rehearsal.
 pub fn drawn_faults(seed: u64, config: &Config) -> Vec<twin::Fault> {
-    use rand_chacha::{ChaCha8Rng, rand_core::{RngCore as _, SeedableRng as _}};
-    use twin::FaultKind::{
-        Capacity, OperationFailure, ServerError, SlowBoot, SshHang, SshRefused, Throttle,
+    use rand_chacha::{
+        ChaCha8Rng,
+        rand_core::{RngCore as _, SeedableRng as _},
     };
+    use twin::FaultKind::{Capacity, OperationFailure, ServerError, SlowBoot, SshHang, SshRefused, Throttle};
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let nodes = u64::from(config.node_count()).max(1);
     let kinds = [Capacity, OperationFailure, ServerError, SlowBoot, SshHang, SshRefused, Throttle];
@@ -83,6 +84,3 @@ pub fn drawn_faults(seed: u64, config: &Config) -> Vec<twin::Fault> {
         })
         .collect()
 }
-
-
-

@@ -14,7 +14,10 @@ async fn a_second_deployment_changes_nothing_and_asks_little() {
     let after = |entry: &twin::Entry| entry.sequence >= before as u64;
     assert_eq!(environment.ledger(|entry| after(entry) && entry.kind == "change" && entry.actor != "world"), 0);
     let writes = ["PUT", "POST", "PATCH", "DELETE"];
-    assert_eq!(environment.ledger(|entry| after(entry) && entry.actor == "arm" && writes.contains(&entry.verb.as_str())), 0);
+    assert_eq!(
+        environment.ledger(|entry| after(entry) && entry.actor == "arm" && writes.contains(&entry.verb.as_str())),
+        0
+    );
     let requests = environment.ledger(|entry| after(entry) && entry.kind == "request");
     assert!(requests < 30, "{requests} requests");
     assert_eq!(finished.status.phase, "k0rdent_deployed");
@@ -26,7 +29,8 @@ async fn a_cluster_grows_by_a_worker() {
     environment.deploy().await.expect("a deployment");
     environment.configure(&configuration(1, 2));
     environment.deploy().await.expect("one more worker");
-    let joined = environment.ledger(|entry| entry.kind == "change" && entry.verb == "created" && entry.object.contains("virtualMachines/"));
+    let joined = environment
+        .ledger(|entry| entry.kind == "change" && entry.verb == "created" && entry.object.contains("virtualMachines/"));
     assert_eq!(joined, 3, "each machine was made once");
     environment.reset_to_nothing().await;
 }

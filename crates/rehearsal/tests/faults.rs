@@ -82,7 +82,8 @@ async fn too_little_quota() {
     let (environment, message) = deploy_so_many_under(3, &[fault(FaultKind::Quota, "", None)]).await;
     let message = message.expect("a refusal");
     assert!(message.contains("quota") && message.contains("10"), "{message}");
-    let writes = environment.ledger(|entry| entry.actor == "arm" && matches!(entry.verb.as_str(), "PUT" | "POST" | "PATCH"));
+    let writes =
+        environment.ledger(|entry| entry.actor == "arm" && matches!(entry.verb.as_str(), "PUT" | "POST" | "PATCH"));
     assert_eq!(writes, 0, "nothing is written before the quota is known to suffice");
     environment.set_faults(&[]);
     environment.deploy().await.expect("a deployment with enough quota");
@@ -102,12 +103,19 @@ async fn a_machine_never_boots() {
 async fn cloud_init_fails() {
     let (_environment, message) = deploy_under(&[fault(FaultKind::CloudInitError, "k0s-worker-1", None)]).await;
     let message = message.expect("a failure");
-    assert!(message.contains("cloud-init on k0s-worker-1 ended with error") && message.contains("scripts_user"), "{message}");
+    assert!(
+        message.contains("cloud-init on k0s-worker-1 ended with error") && message.contains("scripts_user"),
+        "{message}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_mesh_does_not_come_up() {
-    named(&[fault(FaultKind::WireguardDown, "k0s-controller-2", None)], "wg-quick@wg0.service is active on k0s-controller-2").await;
+    named(
+        &[fault(FaultKind::WireguardDown, "k0s-controller-2", None)],
+        "wg-quick@wg0.service is active on k0s-controller-2",
+    )
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,7 +130,8 @@ async fn ssh_silent_for_ever() {
 
 #[tokio::test(start_paused = true)]
 async fn the_first_controller_is_never_ready() {
-    named(&[fault(FaultKind::K0sNotReady, "k0s-controller-1", None)], "the API server on k0s-controller-1 is ready").await;
+    named(&[fault(FaultKind::K0sNotReady, "k0s-controller-1", None)], "the API server on k0s-controller-1 is ready")
+        .await;
 }
 
 #[tokio::test(start_paused = true)]

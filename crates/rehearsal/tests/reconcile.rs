@@ -56,7 +56,8 @@ async fn a_deleted_first_controller_comes_back_by_way_of_the_others() {
 
 #[tokio::test(start_paused = true)]
 async fn an_evicted_spot_machine_comes_back() {
-    let text = configuration(3, 2) + "azure: {vm_priority: Spot, eviction_policy: Delete}\nvm_sizing: {controller: {size: Standard_D2s_v5}, worker: {size: Standard_D2s_v5}}\n";
+    let text = configuration(3, 2)
+        + "azure: {vm_priority: Spot, eviction_policy: Delete}\nvm_sizing: {controller: {size: Standard_D2s_v5}, worker: {size: Standard_D2s_v5}}\n";
     repaired(&text, Action::EvictMachine { machine: "k0s-worker-1".into() }, "machine-missing", "k0s-worker-1").await;
 }
 
@@ -89,13 +90,17 @@ async fn the_cluster_grows_and_shrinks_and_nobody_else_is_touched() {
         environment.configure(&configuration(3, workers));
         environment.deploy().await.expect("another size");
         let changes = |entry: &&twin::Entry| {
-            entry.sequence >= before && entry.object.contains("/providers/") && ["created", "deleted"].contains(&entry.verb.as_str())
+            entry.sequence >= before
+                && entry.object.contains("/providers/")
+                && ["created", "deleted"].contains(&entry.verb.as_str())
         };
         environment.stage.twin.with(|world| {
             let changed = world.ledger.entries.iter().filter(changes);
             let touched: BTreeSet<String> = changed
                 .filter_map(|entry| entry.object.rsplit('/').next())
-                .map(|name| name.trim_end_matches("-nic").trim_end_matches("-pip").trim_end_matches("-osdisk").to_owned())
+                .map(|name| {
+                    name.trim_end_matches("-nic").trim_end_matches("-pip").trim_end_matches("-osdisk").to_owned()
+                })
                 .collect();
             touched.into_iter().collect::<Vec<_>>()
         })

@@ -70,7 +70,8 @@ pub fn critical_path(world: &World) -> CriticalPath {
     let mut previous = leader_ready;
     let mut followers: Vec<&Road> =
         roads.iter().filter(|road| road.member.is_controller && !road.member.is_first).collect();
-    followers.sort_by(|one, other| can_start[one.member.name.as_str()].total_cmp(&can_start[other.member.name.as_str()]));
+    followers
+        .sort_by(|one, other| can_start[one.member.name.as_str()].total_cmp(&can_start[other.member.name.as_str()]));
     for road in followers {
         previous = previous.max(can_start[road.member.name.as_str()]) + road.joining;
         joined.insert(&road.member.name, previous);
@@ -86,7 +87,8 @@ pub fn critical_path(world: &World) -> CriticalPath {
     // One node is enough for the chart's pods, and the limits on writes do not bind a client that makes it first.
     let alone = |road: &Road| {
         let interface = network.ready.max(network.group + road.public_address) + road.interface;
-        let ready = leader_ready.max(interface + road.until_k0s) + if road.member.is_first { 0.0 } else { road.joining };
+        let ready =
+            leader_ready.max(interface + road.until_k0s) + if road.member.is_first { 0.0 } else { road.joining };
         if road.member.is_controller { ready + kubelet(road) } else { ready }
     };
     let schedulable = roads.iter().filter(|road| road.member.is_schedulable).map(alone).fold(f64::INFINITY, f64::min);
@@ -160,7 +162,8 @@ fn create(roads: &[Road], network: &Foundation) -> Vec<f64> {
     let mut arm = Bucket::new(ARM_WRITES, 4.0);
     let mut provider = Bucket::new(NETWORK_WRITES, 2.0);
     // (instant at which it may start, machine, stage), earliest first; times in whole milliseconds to be comparable.
-    let mut coming: BTreeSet<(u64, usize, usize)> = (0..roads.len()).map(|node| (millis(network.group), node, 0)).collect();
+    let mut coming: BTreeSet<(u64, usize, usize)> =
+        (0..roads.len()).map(|node| (millis(network.group), node, 0)).collect();
     let mut ready: BTreeSet<(u64, usize, usize)> = BTreeSet::new();
     let mut now = network.group;
     loop {

@@ -20,9 +20,9 @@ impl Twin {
             tokio::spawn(serve_azure(twin, service, server));
             return Ok(client);
         }
-        let address: IpAddr = host.parse().map_err(|_| {
-            io::Error::new(io::ErrorKind::NotFound, format!("{host}: name or service not known"))
-        })?;
+        let address: IpAddr = host
+            .parse()
+            .map_err(|_| io::Error::new(io::ErrorKind::NotFound, format!("{host}: name or service not known")))?;
         match self.with(|world| machine::reach(world, address, port)) {
             machine::Reach::Open => {
                 tokio::spawn(machine::serve(twin, address, port, server));

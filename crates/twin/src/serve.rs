@@ -242,7 +242,9 @@ async fn administrate(twin: Twin, request: Received) -> Response<Body> {
         (_, "/resources" | "/ledger" | "/faults" | "/actions" | "/now") => {
             refuse(405, format!("{} is not for this path", request.head.method))
         }
-        (_, path) => refuse(404, format!("there is nothing at {path}; try /resources, /ledger, /faults, /actions or /now")),
+        (_, path) => {
+            refuse(404, format!("there is nothing at {path}; try /resources, /ledger, /faults, /actions or /now"))
+        }
     }
 }
 

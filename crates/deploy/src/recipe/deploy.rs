@@ -44,7 +44,8 @@ pub fn deploy(topology: &Topology) -> Vec<Line> {
     }
     let joined = |node: usize| joined(topology, node);
     // Those that are not wanted any more leave after the others have joined, controllers one at a time.
-    let mut previous = nodes.clone().map(joined).filter(|task| matches!(task, Leader(_) | Controller(_))).collect::<Vec<_>>();
+    let mut previous =
+        nodes.clone().map(joined).filter(|task| matches!(task, Leader(_) | Controller(_))).collect::<Vec<_>>();
     for (machine, leaving) in topology.leaving.iter().enumerate() {
         lines.push(line(Drain(machine), nodes.clone().map(joined)));
         match leaving.role {

@@ -21,8 +21,8 @@ pub fn reset(topology: &Topology, reached: Option<Phase>) -> Vec<Line> {
     }
     if reached >= Some(Phase::K0s) {
         // Workers first, then controllers from the last to the first, so that etcd keeps its quorum while they leave.
-        let (controllers, workers): (Vec<_>, Vec<_>) =
-            (0..topology.nodes.len()).partition(|&node| topology.controllers().any(|c| c.name == topology.nodes[node].name));
+        let (controllers, workers): (Vec<_>, Vec<_>) = (0..topology.nodes.len())
+            .partition(|&node| topology.controllers().any(|c| c.name == topology.nodes[node].name));
         lines.extend(workers.iter().map(|&node| line(ResetMachine(node), after.clone())));
         after.extend(workers.iter().map(|&node| ResetMachine(node)));
         for &node in controllers.iter().rev() {
@@ -49,7 +49,9 @@ pub fn unfinished_teardown(state: &State) -> Option<Failure> {
         step.planned.phase == Phase::Teardown.name() && acted && step.started_at >= Some(reset.started_at)
     });
     acted.then(|| {
-        Failure::refused("a teardown of this cluster has begun and is not finished: what it has left cannot be built on")
-            .advise("Run `k0rdentctl reset` to finish it, then `k0rdentctl deploy`.")
+        Failure::refused(
+            "a teardown of this cluster has begun and is not finished: what it has left cannot be built on",
+        )
+        .advise("Run `k0rdentctl reset` to finish it, then `k0rdentctl deploy`.")
     })
 }

@@ -29,7 +29,8 @@ pub fn release_name(version: &str) -> String {
 /// first minute on the release belongs to kcm's own Flux (k0s documentation; kcm source).
 pub fn chart_object(config: &Config) -> Value {
     let k0rdent = &config.software.k0rdent;
-    let values = if k0rdent.providers.is_empty() { json!({}) } else { json!({"controller": {"createManagement": false}}) };
+    let values =
+        if k0rdent.providers.is_empty() { json!({}) } else { json!({"controller": {"createManagement": false}}) };
     json!({
         "apiVersion": "helm.k0sproject.io/v1beta1",
         "kind": "Chart",
@@ -72,7 +73,8 @@ pub(super) async fn chart(deployment: &Deployment, context: &Context<'_>) -> Res
         pause(LOOK_AGAIN).await;
     };
     if existing.is_none() {
-        let intent = context.intend(format!("install chart {} {version}", deployment.config.software.k0rdent.registry)).await?;
+        let intent =
+            context.intend(format!("install chart {} {version}", deployment.config.software.k0rdent.registry)).await?;
         let object = chart_object(&deployment.config);
         loop {
             match kubernetes.apply(&intent, CHART, Some(CHART_NAMESPACE), &object).await {
@@ -98,7 +100,8 @@ pub(super) async fn chart(deployment: &Deployment, context: &Context<'_>) -> Res
         context.waiting(format!("k0s has installed chart {RELEASE} {version}"), seen);
         ControlFlow::Continue(())
     };
-    let trouble = |error: &crate::kubernetes::KubernetesError| context.waiting("the Kubernetes API answers", error.to_string());
+    let trouble =
+        |error: &crate::kubernetes::KubernetesError| context.waiting("the Kubernetes API answers", error.to_string());
     let revision =
         kubernetes.follow(CHART, Some(CHART_NAMESPACE), Some(RELEASE), look, trouble).await.map_err(refused)?;
     Ok(Done::seen(format!("{RELEASE} {version}, revision {revision}")))
@@ -113,7 +116,8 @@ pub(super) async fn management(deployment: &Deployment, context: &Context<'_>) -
     if !config.software.k0rdent.providers.is_empty()
         && kubernetes.get(MANAGEMENT, None, MANAGEMENT_NAME).await.map_err(refused)?.is_none()
     {
-        let intent = context.intend(format!("create Management {MANAGEMENT_NAME} with the configured providers")).await?;
+        let intent =
+            context.intend(format!("create Management {MANAGEMENT_NAME} with the configured providers")).await?;
         loop {
             match kubernetes.apply(&intent, MANAGEMENT, None, &management_object(config)).await {
                 Ok(()) => break,
@@ -143,7 +147,8 @@ pub(super) async fn management(deployment: &Deployment, context: &Context<'_>) -
             }
         }
     };
-    let trouble = |error: &crate::kubernetes::KubernetesError| context.waiting("the Kubernetes API answers", error.to_string());
+    let trouble =
+        |error: &crate::kubernetes::KubernetesError| context.waiting("the Kubernetes API answers", error.to_string());
     let seen = kubernetes.follow(MANAGEMENT, None, Some(MANAGEMENT_NAME), look, trouble).await.map_err(refused)?;
     let output = serde_json::to_value(&seen).unwrap_or_default();
     Ok(Done::seen(format!("Ready, release {}, {} components", seen.release, seen.components.len())).with(output))
@@ -182,11 +187,12 @@ impl ManagementSeen {
         let status = &object.data["status"];
         let ready = condition(object, "Ready");
         let observed = status["observedGeneration"].as_i64();
-        let components = status["components"].as_object().into_iter().flatten().map(|(name, component)| ComponentSeen {
-            name: name.clone(),
-            success: component["success"] == true,
-            error: component["error"].as_str().filter(|error| !error.is_empty()).map(str::to_owned),
-        });
+        let components =
+            status["components"].as_object().into_iter().flatten().map(|(name, component)| ComponentSeen {
+                name: name.clone(),
+                success: component["success"] == true,
+                error: component["error"].as_str().filter(|error| !error.is_empty()).map(str::to_owned),
+            });
         let release = status["release"].as_str().unwrap_or_default().to_owned();
         Self {
             ready: ready.is_some_and(|ready| ready["status"] == "True") && observed == object.metadata.generation,

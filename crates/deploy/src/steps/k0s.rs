@@ -9,7 +9,10 @@ use tokio::time::Instant;
 use crate::{
     deployment::{Deployment, LOOK_AGAIN, kubernetes_failure, ssh_failure},
     environment::Access,
-    k0s::{API_PORT, BINARY, CONFIG, TOKEN, cluster_config, download_url, install_command, k0sctl_config, kubeconfig_env, unit},
+    k0s::{
+        API_PORT, BINARY, CONFIG, TOKEN, cluster_config, download_url, install_command, k0sctl_config, kubeconfig_env,
+        unit,
+    },
     kubernetes::{KubernetesError, NODE, node_ready},
     secret::Secret,
     ssh::Remote,
@@ -319,11 +322,7 @@ impl NodeSeen {
             .and_then(|ready| ready["message"].as_str())
             .unwrap_or("it says nothing about being Ready");
         let version = node.data.pointer("/status/nodeInfo/kubeletVersion").and_then(|version| version.as_str());
-        Self {
-            ready: node_ready(node),
-            message: message.to_owned(),
-            version: version.unwrap_or_default().to_owned(),
-        }
+        Self { ready: node_ready(node), message: message.to_owned(), version: version.unwrap_or_default().to_owned() }
     }
 }
 

@@ -27,7 +27,10 @@ pub(super) async fn drain(deployment: &Deployment, context: &Context<'_>, machin
     loop {
         let pods = kubernetes.pods_to_move(name).await.map_err(refused)?;
         let Some((_, first)) = pods.first() else { break };
-        context.waiting(format!("node {name} runs no more workloads"), format!("{} pods left, {first} among them", pods.len()));
+        context.waiting(
+            format!("node {name} runs no more workloads"),
+            format!("{} pods left, {first} among them", pods.len()),
+        );
         for (namespace, pod) in &pods {
             kubernetes.evict(&intent, namespace, pod).await.map_err(refused)?;
         }

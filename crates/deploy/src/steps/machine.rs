@@ -25,8 +25,7 @@ fn body(deployment: &Deployment, node: usize) -> Value {
         EvictionPolicy::Deallocate => resources::Eviction::Deallocate,
         EvictionPolicy::Delete => resources::Eviction::Delete,
     };
-    let document =
-        cloud_init::document(config, &deployment.topology, &deployment.keys, deployment.mesh, planned);
+    let document = cloud_init::document(config, &deployment.topology, &deployment.keys, deployment.mesh, planned);
     resources::virtual_machine(&resources::VirtualMachine {
         name: &planned.name,
         location: &config.azure.location,
@@ -47,8 +46,8 @@ fn body(deployment: &Deployment, node: usize) -> Value {
 async fn put(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<Result<(), ArmError>, Failure> {
     let planned = deployment.node(node);
     let zone = deployment.machine(node).zone();
-    let call = Call::within(context.step().deadline)
-        .with_priority(priority(deployment, Priority::VIRTUAL_MACHINE, node));
+    let call =
+        Call::within(context.step().deadline).with_priority(priority(deployment, Priority::VIRTUAL_MACHINE, node));
     let path = deployment.azure.ids.of(Kind::VirtualMachine, &planned.name);
     let intent = context.intend(format!("create virtual machine {} in zone {zone}", planned.name)).await?;
     context.waiting("Azure accepts the machine", format!("asked for {} in zone {zone}", planned.size));
@@ -70,10 +69,13 @@ pub(super) async fn create(deployment: &Deployment, context: &Context<'_>, node:
             _ if inventory::is_deleting(existing) => {
                 let evidence = |text: &str| context.waiting(format!("the old machine {} is gone", planned.name), text);
                 let call = Call::within(context.step().deadline);
-                let removed = deployment.azure.watch.removed(Kind::VirtualMachine, &planned.name, call, &evidence).await;
+                let removed =
+                    deployment.azure.watch.removed(Kind::VirtualMachine, &planned.name, call, &evidence).await;
                 removed.map_err(arm_failure)?;
             }
-            Some("deallocated" | "deallocating" | "stopped" | "stopping") => return start(deployment, context, node).await,
+            Some("deallocated" | "deallocating" | "stopped" | "stopping") => {
+                return start(deployment, context, node).await;
+            }
             _ => return Ok(Done::seen("it exists")),
         }
     }
@@ -147,7 +149,8 @@ pub(super) async fn provisioned(deployment: &Deployment, context: &Context<'_>, 
         };
         let no_room = matches!(error.class, ErrorClass::Capacity { .. });
         let zone = next_zone(deployment, node, &error, &tried);
-        let replaceable = matches!(error.class, ErrorClass::Capacity { .. } | ErrorClass::Failed | ErrorClass::Unavailable);
+        let replaceable =
+            matches!(error.class, ErrorClass::Capacity { .. } | ErrorClass::Failed | ErrorClass::Unavailable);
         if replacement == REPLACEMENTS || !replaceable || (no_room && zone.is_none()) {
             return doomed(deployment, node, arm_failure(error));
         }

@@ -1,7 +1,7 @@
 //! What each step does. One function a step: look, change what is missing, and return when it was seen to hold.
 
-pub mod k0s;
 pub mod k0rdent;
+pub mod k0s;
 mod leaving;
 mod machine;
 mod network;

@@ -106,8 +106,11 @@ pub(super) fn only_ours(deployment: &Deployment, found: &Value, name: &str) -> R
     if inventory::tag(found, resources::TAG_CLUSTER) == Some(cluster) {
         return Ok(());
     }
-    Err(Failure::refused(format!("{name} exists and is not ours (no tag {}={cluster}); it is left alone", resources::TAG_CLUSTER))
-        .advise("Rename or delete it, or start a new environment in another directory (`--home`)."))
+    Err(Failure::refused(format!(
+        "{name} exists and is not ours (no tag {}={cluster}); it is left alone",
+        resources::TAG_CLUSTER
+    ))
+    .advise("Rename or delete it, or start a new environment in another directory (`--home`)."))
 }
 
 fn rules_differ(deployment: &Deployment, group: &Value) -> bool {

@@ -39,7 +39,8 @@ async fn delete(
             ControlFlow::Continue(())
         }
     };
-    let trouble = |error: &crate::kubernetes::KubernetesError| context.waiting("the Kubernetes API answers", error.to_string());
+    let trouble =
+        |error: &crate::kubernetes::KubernetesError| context.waiting("the Kubernetes API answers", error.to_string());
     kubernetes.follow(kind, namespace, Some(name), look, trouble).await.map_err(refused)?;
     Ok(Done::seen("it is gone"))
 }
@@ -100,15 +101,15 @@ pub(super) async fn resource_group(deployment: &Deployment, context: &Context<'_
     let group = &deployment.topology.names.resource_group;
     let Some(existing) = &deployment.inventory.group else { return Ok(Done::seen("it does not exist")) };
     if inventory::tag(existing, resources::TAG_CLUSTER) != Some(cluster) {
-        return Err(Failure::refused(format!("resource group {group} is not ours (no tag {}={cluster}); it is left alone", resources::TAG_CLUSTER)));
+        return Err(Failure::refused(format!(
+            "resource group {group} is not ours (no tag {}={cluster}); it is left alone",
+            resources::TAG_CLUSTER
+        )));
     }
     let mut operation = None;
     if !deployment.inventory.is_deleting() {
         let intent = context.intend(format!("delete resource group {group} with everything in it")).await?;
-        let path = format!(
-            "{}?forceDeletionTypes=Microsoft.Compute/virtualMachines",
-            deployment.azure.ids.group()
-        );
+        let path = format!("{}?forceDeletionTypes=Microsoft.Compute/virtualMachines", deployment.azure.ids.group());
         let answer = deployment.azure.arm.delete(&path, call).await.map_err(arm_failure)?;
         operation = answer.location;
         context.effected(intent).await?;

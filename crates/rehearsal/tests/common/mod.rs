@@ -30,7 +30,7 @@ fn show(message: &engine::Message) {
     }
 }
 
-/// Up, and down again. 
+/// Up, and down again.
 pub(crate) async fn run(text: &str, seed: u64) -> Report {
     let loaded = config::load(text).expect("a good configuration");
     let home = tempfile::tempdir().expect("a temporary directory");
@@ -56,7 +56,6 @@ pub(crate) fn check(report: &Report, nodes: usize, ratio: f64) {
     assert!(report.critical_path_seconds > 60.0, "{report:?}");
     assert!((1.0..=ratio).contains(&report.overhead_ratio), "{} {:?}", report.overhead_ratio, report.critical_path);
 }
-
 
 /// An environment on a stage of its own.
 pub(crate) struct Environment {
@@ -120,8 +119,11 @@ impl Environment {
     pub(crate) async fn reset_to_nothing(&self) {
         self.reset().await.expect("a teardown");
         assert_eq!(self.stage.twin.with(|world| twin::azure::resources(world)), [] as [serde_json::Value; 0]);
-        let left: Vec<_> =
-            fs_err::read_dir(self.home.path()).expect("the directory").flatten().map(|entry| entry.file_name()).collect();
+        let left: Vec<_> = fs_err::read_dir(self.home.path())
+            .expect("the directory")
+            .flatten()
+            .map(|entry| entry.file_name())
+            .collect();
         assert_eq!(left, ["old_deployments"]);
     }
 

@@ -154,7 +154,8 @@ pub(crate) fn foundation_latencies(world: &World) -> (Duration, Duration, Durati
         let path = entry.object.to_ascii_lowercase();
         entry.verb == "PUT" && path.contains("/resourcegroups/") && !path.contains("/providers/")
     });
-    let group = put.map_or(Duration::ZERO, |put| world.latency(Latency::ResourceGroupPut, &format!("PUT {}", put.object)));
+    let group =
+        put.map_or(Duration::ZERO, |put| world.latency(Latency::ResourceGroupPut, &format!("PUT {}", put.object)));
     let first = |kind: &str, latency: Latency| {
         let name = world.azure.store.first_name(kind);
         name.map_or(Duration::ZERO, |name| world.latency(latency, name))
