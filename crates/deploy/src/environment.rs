@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use engine::{Context, Failure, Origin};
+use engine::{Context, Failure, Origin, journal::create_private_directory};
 use sha2::{Digest as _, Sha256};
 
 use crate::topology::ClusterId;
@@ -62,7 +62,7 @@ impl Environment {
     pub fn write(&self, file: &str, content: &str, access: Access) -> io::Result<()> {
         let path = self.path(file);
         let parent = path.parent().unwrap_or(&self.directory);
-        make_directory(parent)?;
+        create_private_directory(parent)?;
         let temporary = parent.join(format!(".{}.new", path.file_name().unwrap_or_default().to_string_lossy()));
         match fs_err::remove_file(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -120,7 +120,7 @@ impl Environment {
             if preparing.exists() {
                 fs_err::remove_dir_all(&preparing)?;
             }
-            make_directory(&preparing)?;
+            create_private_directory(&preparing)?;
             for (file, content) in files {
                 self.write(&format!("{name}.new/{file}"), content, Access::Secret)?;
             }
@@ -144,21 +144,6 @@ impl Environment {
         }
         Ok(())
     }
-}
-
-/// Makes a directory, and those above it, that only its owner may enter.
-fn make_directory(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::DirBuilderExt as _;
-        builder.mode(0o700);
-    }
-    builder.create(path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
 /// The digest of a text, in hexadecimal.

@@ -275,8 +275,8 @@ impl Journal {
     }
 }
 
-/// Makes the directory, and those above it, with mode 0700.
-fn create_private_directory(path: &Path) -> Result<(), std::io::Error> {
+/// Makes a directory, and those above it, that only its owner may enter.
+pub fn create_private_directory(path: &Path) -> Result<(), std::io::Error> {
     if path.is_dir() {
         return Ok(());
     }

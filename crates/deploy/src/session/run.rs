@@ -1,0 +1,215 @@
+//! One run of a session: from the lease to the views that it leaves behind.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use engine::{
+    Event, Failure, FailureKind, Holder, Journal, Message, Outcome, Plan, State, Step, StepId, StepStatus, Stop,
+};
+use rand_core::RngCore as _;
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::{CONFIG_FILE, Finished, KEY_FILE, Session, SessionError, Settings, Watching, kept_positions, lock};
+use crate::{
+    azure::Kind,
+    config::Config,
+    deployment::Deployment,
+    environment::{Access, sha256},
+    observe::{Observed, observe},
+    plan::Question,
+    recipe,
+    steps::Bound,
+    task::{Phase, Task},
+    topology::ClusterId,
+    views::{self, Status},
+};
+
+/// One run of a session: it holds the journal.
+pub(super) struct Run<'session> {
+    session: &'session Session,
+    journal: Journal,
+    state: State,
+    pub(super) deployment: Arc<Deployment>,
+    watching: Watching<'session>,
+}
+
+impl<'session> Run<'session> {
+    /// Takes the lease, settles who the cluster is, and looks at what exists in Azure.
+    pub(super) async fn begin(
+        session: &'session Session,
+        command: &str,
+        wanted: Option<(&str, &Config)>,
+        watching: Watching<'session>,
+    ) -> Result<Self, SessionError> {
+        let settings = &session.settings;
+        let clock = &settings.world.clock;
+        let holder = Holder { command: command.to_owned(), ..settings.holder.clone() };
+        let journal = Journal::open_to_write(&settings.home, &holder, settings.durability)?;
+        let records = journal.after(0)?;
+        let mut state = State::of(&records);
+        if let Some(refusal) = wanted.and_then(|_| recipe::unfinished_teardown(&state)) {
+            return Err(SessionError::Failed(vec![refusal]));
+        }
+        let mut append = |event: Event| -> Result<(), SessionError> {
+            let record = journal.append(clock.utc(), event)?;
+            state.apply(&record);
+            (watching.listener)(&Message::Recorded(Box::new(record)));
+            Ok(())
+        };
+        append(Event::RunStarted { command: command.to_owned(), holder })?;
+        let known = records.iter().rev().find_map(|record| match &record.event {
+            Event::Settled { key, value } if key == "cluster_id" => ClusterId::parse(value.as_str()?).ok(),
+            _ => None,
+        });
+        let (cluster, keys) = match known {
+            Some(cluster) => {
+                // The keys follow the name in the journal: a run that was killed in between has made nothing else yet.
+                let fresh = !records.iter().any(|record| matches!(record.event, Event::Planned { .. }));
+                let missing = session.environment.read(KEY_FILE)?.is_none();
+                let keys = if fresh && missing { session.new_keys(&cluster)? } else { session.read_keys(&cluster)? };
+                (cluster, keys)
+            }
+            None if wanted.is_none() => return Err(SessionError::NoCluster(settings.home.clone())),
+            None => {
+                let cluster = ClusterId::from_random(|| lock(&settings.world.random).next_u32());
+                append(Event::Settled { key: "cluster_id".to_owned(), value: json!(cluster.as_str()) })?;
+                let keys = session.new_keys(&cluster)?;
+                (cluster, keys)
+            }
+        };
+        let config = match wanted {
+            Some((_, config)) => config.clone(),
+            None => {
+                let mut config =
+                    session.used_config()?.ok_or_else(|| SessionError::NoCluster(settings.home.clone()))?;
+                // The cluster is where it was made, whatever was said there about the subscription.
+                if let Some(id) = State::of(&records).settled.get("subscription_id").and_then(|id| id.as_str()) {
+                    config.azure.subscription_id = Some(id.to_owned());
+                }
+                config
+            }
+        };
+        if let Some((text, _)) = wanted
+            && session.environment.read(CONFIG_FILE)?.is_none()
+        {
+            session.environment.write(CONFIG_FILE, text, Access::Secret)?;
+        }
+        let before = State::of(&records);
+        let looked = tokio::select! {
+            biased;
+            () = asked_to_stop(watching.stop.clone()) => Err(SessionError::Interrupted),
+            parts = session.parts_for(config, &cluster, keys, &before, wanted.is_some()) => parts,
+        };
+        let parts = match looked {
+            Ok(parts) => parts,
+            Err(error) => {
+                let interrupted = matches!(error, SessionError::Interrupted);
+                append(Event::RunEnded { outcome: if interrupted { Outcome::Interrupted } else { Outcome::Failed } })?;
+                return Err(error);
+            }
+        };
+        if let Some((text, _)) = wanted {
+            // The old configuration has judged the new one, so it is replaced only now.
+            session.environment.write(CONFIG_FILE, text, Access::Secret)?;
+            append(Event::Settled { key: "config_sha256".to_owned(), value: json!(sha256(text)) })?;
+            append(Event::Settled { key: "positions".to_owned(), value: json!(kept_positions(&parts, &before)) })?;
+        }
+        append(Event::Settled { key: "subscription_id".to_owned(), value: json!(parts.subscription) })?;
+        let deployment = Arc::new(Deployment::new(parts, journal.epoch()));
+        Ok(Self { session, journal, state, deployment, watching })
+    }
+
+    pub(super) fn question<'a>(&'a self, observed: &'a Observed) -> Question<'a> {
+        let Settings { until, force_regenerate: force, .. } = self.session.settings;
+        let Deployment { config, topology, ssh_from, .. } = &*self.deployment;
+        Question { config, topology, recorded: &self.state, observed, ssh_from, until, force }
+    }
+
+    pub(super) async fn observe(&self) -> Observed {
+        observe(&self.deployment, &self.state, &self.session.environment).await
+    }
+
+    /// How far the cluster ever got, as far as it matters for taking it down.
+    pub(super) fn reached(&self) -> Option<Phase> {
+        self.deployment.inventory.group.as_ref()?;
+        let topology = &self.deployment.topology;
+        let leader = self.deployment.leader();
+        let done =
+            |task: Task| self.state.steps.get(&task.id(topology)).is_some_and(|step| step.completed_with.is_some());
+        let begun = |task: Task| self.state.steps.get(&task.id(topology)).is_some_and(|step| step.started_at.is_some());
+        let machines = self.deployment.inventory.of(Kind::VirtualMachine).len() == topology.nodes.len();
+        // A teardown that was interrupted does not go back: where k0rdent was cleared up, k0s may be gone as well.
+        let state = |task: Task| self.state.steps.get(&task.id(topology));
+        let cleared = state(Task::DeleteNamespace)
+            .filter(|step| step.status == StepStatus::Completed)
+            .is_some_and(|step| step.ended_at >= state(Task::Chart).and_then(|chart| chart.started_at));
+        match () {
+            () if !machines || !begun(Task::Binary(leader)) => None,
+            () if done(Task::Leader(leader)) && begun(Task::Chart) && !cleared => Some(Phase::K0rdent),
+            () => Some(Phase::K0s),
+        }
+    }
+
+    pub(super) async fn execute(self, plan: &Plan, recipe: &[recipe::Line]) -> Result<Finished, SessionError> {
+        let topology = &self.deployment.topology;
+        let steps: BTreeMap<StepId, Box<dyn Step>> = recipe
+            .iter()
+            .map(|line| {
+                let bound = Bound { task: line.task, deployment: Arc::clone(&self.deployment) };
+                (line.task.id(topology), Box::new(bound) as Box<dyn Step>)
+            })
+            .collect();
+        let options = engine::Options {
+            clock: self.session.settings.world.clock.clone(),
+            stop: self.watching.stop.clone(),
+            listener: self.watching.listener,
+            faults: self.watching.faults.clone(),
+        };
+        let report = engine::run(plan, &steps, &self.journal, &options).await?;
+        drop(steps);
+        let status = self.export()?;
+        match report.outcome {
+            Outcome::Succeeded => Ok(Finished { steps_run: plan.to_run(), status, archive: None }),
+            Outcome::Interrupted => Err(SessionError::Interrupted),
+            Outcome::Failed => {
+                let evidence = Task::Evidence.id(&self.deployment.topology);
+                if let [(step, failure)] = report.failures.as_slice()
+                    && step.id == evidence
+                {
+                    return Err(SessionError::Leftovers(failure.message.clone()));
+                }
+                Err(SessionError::Failed(
+                    report.failures.into_iter().map(|(step, failure)| named(&step, failure)).collect(),
+                ))
+            }
+        }
+    }
+
+    /// Writes the views that people and their tools read.
+    fn export(&self) -> Result<Status, SessionError> {
+        let records = self.journal.after(0)?;
+        let state = State::of(&records);
+        let Deployment { config, topology, .. } = &*self.deployment;
+        let status = views::status(&state, Some(config), Some(topology), false);
+        let environment = &self.session.environment;
+        environment.write("deployment-state.yaml", &views::state_yaml(&state, &status), Access::Secret)?;
+        environment.write("deployment-events.yaml", &views::events_yaml(&records), Access::Secret)?;
+        Ok(status)
+    }
+}
+
+/// Waits until somebody asks the run to stop. While it only looks there is nothing to settle.
+async fn asked_to_stop(mut stop: watch::Receiver<Stop>) {
+    if stop.wait_for(|stop| *stop != Stop::No).await.is_err() {
+        // Nobody is left who could ask.
+        std::future::pending().await
+    }
+}
+
+/// The failure with the step that it belongs to, unless it names it already.
+fn named(step: &engine::PlannedStep, failure: Failure) -> Failure {
+    if failure.message.contains(&step.title) || failure.kind == FailureKind::Deadline {
+        return failure;
+    }
+    Failure { message: format!("{}: {}", step.title, failure.message), ..failure }
+}
