@@ -4,11 +4,20 @@ use std::{path::PathBuf, process::Command};
 
 use serde_json::Value;
 
-/// A cargo command in the workspace.
+/// A cargo command in the workspace, as if nobody but the user had called it: what the cargo that runs this chore tells
+/// the chore about itself would make the inner cargo build some dependencies (ring) anew.
+#[expect(clippy::disallowed_methods, reason = "a chore of the project, not a part of the program")]
 pub(crate) fn cargo() -> Command {
-    // The directory of this package's manifest is set by cargo at build time.
-    let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    // As cargo says now: a target directory that several clones share may hold a chore that was built in another one.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let workspace = PathBuf::from(here).join("..");
     let mut cargo = program(option_env!("CARGO").unwrap_or("cargo"));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
     cargo.current_dir(workspace);
     cargo
 }

@@ -2,15 +2,20 @@
 //!
 //! - `cargo xtask test`: every test that this machine can run, and a table of what ran
 //! - `cargo xtask measure`: rehearsals from 1 to 500 machines, and what they cost
+//! - `cargo xtask simulate`: lives of clusters, drawn by seed, on a world that goes wrong
+//! - `cargo xtask kill-sweep`: the released program, killed at random instants
 
 mod cargo;
 mod measure;
+mod simulate;
 mod test;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask test      every test that this machine can run, and a table of what ran
-       cargo xtask measure   rehearsals from 1 to 500 machines, and what they cost";
+       cargo xtask measure   rehearsals from 1 to 500 machines, and what they cost
+       cargo xtask simulate --seeds N [--from S] [--plain]   lives of clusters, drawn by seed, on a world that goes wrong
+       cargo xtask kill-sweep --kills N [--seed S]           the released program, killed at random instants";
 
 fn main() -> ExitCode {
     #[expect(clippy::disallowed_methods, reason = "a chore of the project, not a part of the program")]
@@ -18,6 +23,8 @@ fn main() -> ExitCode {
     let result = match chore.as_deref() {
         Some("test") => test::run(),
         Some("measure") => measure::run(),
+        Some("simulate") => simulate::simulate(),
+        Some("kill-sweep") => simulate::kill_sweep(),
         _ => Err(USAGE.to_owned()),
     };
     match result {

@@ -126,7 +126,7 @@ impl Matrix {
                 for (number, blow) in blows(passed, trouble).into_iter().enumerate() {
                     // As a rule the deployment goes on; every third time it is taken down as it is.
                     let crash = trouble.crash().is_some();
-                    let then = if recipe == Recipe::Deploy && !(crash && number % 3 == 2) { Then::Deploy } else { Then::Reset };
+                    let then = if crash && number % 3 == 2 { Then::Reset } else { Then::Deploy };
                     self.cell(outcome, &format!("{recipe:?} {blow:?}"), 1, self.struck(course, recipe, &blow, then, number));
                 }
             }
@@ -156,6 +156,28 @@ impl Matrix {
                 self.cell(outcome, &format!("lost answer {number} to {client:?}"), 1, self.lost(course, client, number));
             }
         })
+    }
+
+    /// Somebody deletes the resource group, and a deployment follows: while it is being deleted, and when it is gone.
+    pub fn delete_the_group(&self) -> Outcome {
+        self.with_course(|course, outcome| {
+            (outcome.steps, outcome.points) = (1, 2);
+            for number in 0..2 {
+                self.cell(outcome, &format!("group deleted {number}"), 1, self.without_group(course, number));
+            }
+        })
+    }
+
+    async fn without_group(&self, course: &Course, number: u64) -> Result<bool, String> {
+        let mut scene = self.scene(&format!("group-{number}"))?;
+        scene.invite_strangers(&course.cluster).await?;
+        finished(scene.run(Recipe::Deploy, &Blow::None).await?)?;
+        scene.delete_group(&course.cluster).await?;
+        pause(Duration::from_secs(900 * number)).await;
+        let end = scene.run(Recipe::Deploy, &Blow::None).await?;
+        scene.check_deployed(&end).await?;
+        reset(&mut scene).await?;
+        Ok(false)
     }
 
     fn with_course(&self, visit: impl FnOnce(&Course, &mut Outcome)) -> Outcome {
@@ -218,7 +240,10 @@ impl Matrix {
         pause(if number.is_multiple_of(2) { Duration::ZERO } else { Duration::from_secs(600) }).await;
         if then == Then::Deploy {
             let end = scene.run(Recipe::Deploy, &Blow::None).await?;
-            scene.check_deployed(&end).await?;
+            // What is half torn down is not built on: that is said, and nothing is touched.
+            if !(recipe == Recipe::Reset && is_unfinished(&end)) {
+                scene.check_deployed(&end).await?;
+            }
         }
         reset(&mut scene).await?;
         // The directory and the world are as good as new.
@@ -306,6 +331,10 @@ fn as_expected(blow: &Blow, end: &End) -> Result<(), String> {
         _ => false,
     };
     if told { Ok(()) } else { Err(format!("the run under trouble: {}", describe(end))) }
+}
+
+fn is_unfinished(end: &End) -> bool {
+    matches!(end, End::Failed(error) if error.to_string().contains("a teardown of this cluster has begun"))
 }
 
 fn finished(end: End) -> Result<(), String> {

@@ -108,7 +108,9 @@ fn arm_makers(verb: &str, path: &str) -> Vec<String> {
         () if path.contains("/virtualmachines/") && verb == "PUT" => {
             return vec![format!("machines/{name}/create"), format!("machines/{name}/provisioned")];
         }
-        () if path.contains("/virtualmachines/") => format!("machines/{name}/provisioned"),
+        () if path.contains("/virtualmachines/") => {
+            return vec![format!("machines/{name}/provisioned"), format!("k0s/{name}/delete")];
+        }
         () if verb == "DELETE" => "teardown/resource-group".to_owned(),
         () => "infrastructure/resource-group".to_owned(),
     };
@@ -124,24 +126,25 @@ fn ssh_makers(object: &str) -> Result<Vec<String>, String> {
         "/usr/local/bin/k0s version",
         "sudo /usr/local/bin/k0s kubectl get ",
         "sudo /usr/local/bin/k0s kubeconfig admin",
+        "sudo /usr/local/bin/k0s etcd member-list",
     ];
     const ACTS: &[(&str, &[&str])] = &[
         ("sudo systemctl restart wg", &["mesh/NODE/member"]),
         ("sudo curl ", &["k0s/NODE/binary"]),
         ("sudo /usr/local/bin/k0s install ", &["k0s/NODE/first-controller", "k0s/NODE/controller", "k0s/NODE/worker"]),
-        ("sudo /usr/local/bin/k0s token create --role=controller", &["k0s/*/controller"]),
+        ("sudo /usr/local/bin/k0s token create --role=controller", &["k0s/*/controller", "k0s/*/first-controller"]),
         ("sudo /usr/local/bin/k0s token create --role=worker", &["k0s/*/worker"]),
         ("sudo /usr/local/bin/k0s token invalidate ", &["k0s/tokens"]),
         ("sudo install -d ", &["k0s/NODE/home-kubeconfig"]),
         ("grep -qxF ", &["k0s/NODE/home-kubeconfig"]),
-        ("sudo /usr/local/bin/k0s etcd leave ", &["teardown/NODE/k0s"]),
+        ("sudo /usr/local/bin/k0s etcd leave ", &["teardown/NODE/k0s", "k0s/*/leave-etcd", "k0s/*/controller", "k0s/*/first-controller"]),
         ("sudo systemctl stop k0s", &["teardown/NODE/k0s"]),
         ("sudo /usr/local/bin/k0s reset", &["teardown/NODE/k0s"]),
         ("sudo rm -rf ", &["teardown/NODE/k0s"]),
     ];
     const UPLOADS: &[(&str, &[&str])] = &[
         (" /etc/k0s/k0s.yaml", &["k0s/NODE/first-controller", "k0s/NODE/controller"]),
-        (" /etc/k0s/k0stoken", &["k0s/NODE/controller", "k0s/NODE/worker"]),
+        (" /etc/k0s/k0stoken", &["k0s/NODE/first-controller", "k0s/NODE/controller", "k0s/NODE/worker"]),
         ("/.kube/config", &["k0s/NODE/home-kubeconfig"]),
     ];
     let (node, command) = object.split_once(": ").unwrap_or_default();
@@ -160,6 +163,7 @@ fn ssh_makers(object: &str) -> Result<Vec<String>, String> {
 fn kubernetes_makers(verb: &str, path: &str) -> Vec<String> {
     let teardown = match verb {
         "GET" | "HEAD" | "WATCH" => return Vec::new(),
+        _ if path.contains("/nodes/") || path.ends_with("/eviction") => return vec!["k0s/*/drain".to_owned()],
         "DELETE" => true,
         _ => false,
     };

@@ -26,7 +26,7 @@ const SAME_SECONDS: f64 = 0.001;
 /// Steps end within their deadline and this, in seconds.
 const SLACK_SECONDS: f64 = 1.0;
 /// Commands of an administrator that change nothing.
-const HARMLESS: [&str; 4] = ["kubectl get", "kubeconfig admin", "wg show", "status"];
+const HARMLESS: [&str; 5] = ["kubectl get", "kubeconfig admin", "etcd member-list", "wg show", "status"];
 
 /// What is known about the resources of the world from its ledger.
 #[derive(Default)]
@@ -59,7 +59,7 @@ struct Intention<'a> {
 impl Books {
     /// From here on, another run is responsible.
     pub(super) fn begin(&mut self, entries: &[Entry]) -> Result<(), Violation> {
-        self.read_on(entries, |_, _| Ok(()))?;
+        self.read_on(entries, true, |_, _| Ok(()))?;
         self.before.clone_from(&self.alive);
         Ok(())
     }
@@ -67,7 +67,7 @@ impl Books {
     /// Judges everything that happened since [`Books::begin`].
     pub(super) fn judge(&mut self, entries: &[Entry], deeds: &Deeds<'_>) -> Result<(), Violation> {
         let intentions = deeds.intentions();
-        self.read_on(entries, |books, entry| {
+        self.read_on(entries, false, |books, entry| {
             if entry.kind != "request" || entry.status.is_some_and(|status| status >= 300 && entry.actor != "ssh") {
                 return Ok(());
             }
@@ -84,6 +84,7 @@ impl Books {
     fn read_on(
         &mut self,
         entries: &[Entry],
+        by_others: bool,
         mut judge: impl FnMut(&Self, &Entry) -> Result<(), Violation>,
     ) -> Result<(), Violation> {
         for entry in &entries[self.read..] {
@@ -97,8 +98,14 @@ impl Books {
                 "created" if self.alive.contains_key(&id) => {
                     return broken("nothing is created twice", format!("{} at {:.3} s", entry.object, entry.at_seconds));
                 }
+                "succeeded" if by_others => drop(self.alive.entry(id).or_insert(true)),
                 "created" | "succeeded" => drop(self.alive.insert(id, true)),
                 "failed" => drop(self.alive.insert(id, false)),
+                // It, or what it is a part of, is not as we made it any more.
+                "updated" if by_others => {
+                    let parts: Vec<&str> = id.split('/').take(9).collect();
+                    self.alive.insert(parts.join("/"), false);
+                }
                 "deleted" => drop(self.alive.remove(&id)),
                 _ => {}
             }
@@ -134,7 +141,9 @@ impl Books {
 fn steps_for(path: &str) -> Vec<String> {
     let mut parts = path.rsplit('/');
     let (name, kind) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let of_machine = |name: &str, verb: &str| vec![format!("/{name}/{verb}"), format!("/{name}/provisioned")];
+    // A machine is made by one step, made anew by another, and taken away by a third.
+    let of_machine =
+        |name: &str, verb: &str| [verb, "provisioned", "delete"].map(|verb| format!("/{name}/{verb}")).to_vec();
     match kind {
         "resourcegroups" => vec!["/resource-group".to_owned()],
         "sshpublickeys" => vec!["/ssh-key".to_owned()],
@@ -166,7 +175,7 @@ fn judge_command(entry: &Entry, intentions: &[Intention<'_>]) -> Result<(), Viol
 }
 
 fn judge_kubernetes(entry: &Entry, intentions: &[Intention<'_>]) -> Result<(), Violation> {
-    let may = |step: &str| step.starts_with("k0rdent/") || step.starts_with("teardown/");
+    let may = |step: &str| step.starts_with("k0rdent/") || step.starts_with("teardown/") || step.ends_with("/drain");
     let is_intended = |intention: &Intention<'_>| {
         intention.at_seconds <= entry.at_seconds + SAME_SECONDS && may(intention.step)
     };

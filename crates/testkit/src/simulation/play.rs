@@ -40,6 +40,8 @@ use super::{
 const LONGEST_COMMAND: Duration = Duration::from_secs(24 * 3600);
 /// How long the resource group may take to vanish before a new deployment can begin.
 const DELETION: Duration = Duration::from_secs(1800);
+/// How long the world needs until what others did to it has happened; Azure takes a Spot machine within 30 minutes.
+const MISCHIEF: Duration = Duration::from_secs(2400);
 /// What the program uses to log in.
 const CLIENT_SECRET: &str = "client-secret-of-the-simulation";
 
@@ -138,6 +140,7 @@ impl<'a> Play<'a> {
         let Some(first) = self.scenario.acts.first() else { return Ok(()) };
         for command in [Command::Deploy, Command::Reset] {
             let act = Act {
+                mischief: None,
                 command,
                 ending: Ending::Natural,
                 faults: Vec::new(),
@@ -157,6 +160,12 @@ impl<'a> Play<'a> {
     /// One command and its aftermath.
     async fn act(&mut self, act: &Act) -> Result<(), Violation> {
         let had_cluster = !self.heard().records.is_empty();
+        if let Some(mischief) = &act.mischief {
+            // Not every machine is there in every run.
+            let done = self.stage.twin.with(|world| mischief.perform(world));
+            engine::pause(if done.is_ok() { MISCHIEF } else { Duration::ZERO }).await;
+            self.settled_workers = None;
+        }
         self.stage.twin.with(|world| world.faults.active.clone_from(&act.faults));
         if let Some(end) = act.faults_end_after {
             self.stage.twin.with(|world| world.after(end, |world| world.faults.active.clear()));

@@ -7,7 +7,7 @@ use rand_chacha::{
     ChaCha8Rng,
     rand_core::{RngCore as _, SeedableRng as _},
 };
-use twin::{Fault, FaultKind};
+use twin::{Action, Fault, FaultKind};
 
 use super::network::Roughness;
 
@@ -33,6 +33,8 @@ pub struct Scenario {
 /// One command.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Act {
+    /// What others do to the cluster before.
+    pub mischief: Option<Action>,
     /// What is run.
     pub command: Command,
     /// How many workers the configuration has by now.
@@ -130,20 +132,35 @@ impl Scenario {
         if draw.percent(25) {
             self.acts.push(draw.calm(Command::Deploy, *nodes));
         }
-        if draw.percent(35) && nodes.workers < 3 && (!small || nodes.workers == 0) {
-            nodes.workers += draw.up_to(1, if small { 1 } else { u32::from(3 - nodes.workers) }) as u16;
-            if draw.percent(60) {
-                let mut act = draw.troubled(Command::Deploy, *nodes);
-                act.faults.retain(|fault| fault.name != FaultKind::CloudInitError);
-                self.acts.push(act);
-            }
-            self.acts.push(draw.calm(Command::Deploy, *nodes));
+        for _ in 0..draw.up_to(0, 2) {
+            self.change(draw, nodes, small);
         }
         for _ in 0..draw.up_to(0, 2) {
             let act = draw.troubled(Command::Reset, *nodes);
             self.acts.push(act);
         }
         self.acts.push(draw.calm(Command::Reset, *nodes));
+    }
+}
+
+impl Scenario {
+    /// Another number of workers, or mischief by others; then the cluster is brought in order.
+    fn change(&mut self, draw: &mut Draw, nodes: &mut Nodes, small: bool) {
+        let mischief = if draw.percent(40) {
+            Some(draw.mischief(*nodes, self.spot))
+        } else {
+            nodes.workers = draw.up_to(u32::from(nodes.workers > 0), if small { 1 } else { 3 }) as u16;
+            None
+        };
+        let first = self.acts.len();
+        if draw.percent(50) {
+            let mut act = draw.troubled(Command::Deploy, *nodes);
+            // A machine that does not come up again after it was stopped has to be deleted by a person, too.
+            act.faults.retain(|fault| !matches!(fault.name, FaultKind::CloudInitError | FaultKind::BootFailure));
+            self.acts.push(act);
+        }
+        self.acts.push(draw.calm(Command::Deploy, *nodes));
+        self.acts[first].mischief = mischief;
     }
 }
 
@@ -186,6 +203,7 @@ impl Draw {
             _ => Ending::Natural,
         };
         Act {
+            mischief: None,
             command,
             workers: nodes.workers,
             ending,
@@ -259,6 +277,20 @@ impl Draw {
         Fault { name, target, times: Some(times) }
     }
 
+    /// What a cluster can get over: one of three controllers may go, but not one of fewer.
+    fn mischief(&mut self, nodes: Nodes, spot: bool) -> Action {
+        let machine = self.node(nodes);
+        let is_needed = machine.contains("controller") && nodes.controllers < 3;
+        match self.up_to(0, 5) {
+            0 if !is_needed => Action::DeleteMachine { machine },
+            0 | 1 => Action::StopMachine { machine },
+            2 => Action::DeallocateMachine { machine },
+            3 if spot => Action::EvictMachine { machine },
+            3 | 4 => Action::RemoveRule { rule: "AllowSSH".to_owned() },
+            _ => Action::StopUnit { machine, unit: "wg-quick@wg0.service".to_owned() },
+        }
+    }
+
     fn node(&mut self, nodes: Nodes) -> String {
         let number = self.up_to(1, u32::from(nodes.controllers + nodes.workers));
         match number.checked_sub(u32::from(nodes.controllers)) {
@@ -285,6 +317,9 @@ impl fmt::Display for Scenario {
 
 impl fmt::Display for Act {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(mischief) = &self.mischief {
+            write!(formatter, "after {mischief:?}: ")?;
+        }
         write!(formatter, "{:?} with {} workers, {:?}", self.command, self.workers, self.ending)?;
         for Fault { name, target, times } in &self.faults {
             let (target, times) = (target.as_deref().unwrap_or("anything"), times.unwrap_or_default());

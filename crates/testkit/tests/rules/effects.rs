@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use deploy::{
     config, recipe,
     task::Phase,
-    topology::{ClusterId, topology},
+    topology::{ClusterId, Leaving, Role, topology},
 };
 use engine::{
     Context, Decision, Done, Failure, FailureKind, Journal, Options, Outcome, Plan, PlannedStep, Step, StepId, Stop,
@@ -114,7 +114,8 @@ fn the_kubernetes_client_writes_only_on_proof_of_an_intention() {
 fn every_step_has_a_deadline() {
     let config = config::load(configuration()).expect("a good configuration").config;
     let cluster = ClusterId::parse("k0rdent-abcd1234").expect("a cluster's name");
-    let topology = topology(&config, &cluster);
+    let mut topology = topology(&config, &cluster);
+    topology.leaving = vec![Leaving { name: "k0s-controller-3".into(), role: Role::Controller, private_address: None }];
     let lines = recipe::deploy(&topology).into_iter().chain(recipe::reset(&topology, Some(Phase::K0rdent)));
     let mut known = BTreeSet::new();
     for task in lines.map(|line| line.task) {

@@ -20,7 +20,7 @@ pub(crate) struct Source {
     pub(crate) literals: String,
     /// Without comments and the content of text literals, but with tests.
     pub(crate) with_tests: String,
-    /// Whether the whole file is tests.
+    /// Whether the whole file is tests, or an example for developers.
     pub(crate) is_test: bool,
     /// The functions outside of tests, in order.
     pub(crate) functions: Vec<Function>,
@@ -81,7 +81,7 @@ pub(crate) fn sources() -> Vec<Source> {
     for source in &mut sources {
         let stem = source.path.trim_end_matches(".rs").trim_end_matches("/mod");
         let of_tests = modules.iter().any(|module| stem == module || stem.starts_with(&format!("{module}/")));
-        if of_tests || source.path.split('/').nth(2) == Some("tests") {
+        if of_tests || ["tests", "examples", "benches"].contains(&source.path.split('/').nth(2).unwrap_or_default()) {
             source.is_test = true;
             source.code = blank(&source.code, std::slice::from_ref(&(0..source.code.len())));
             source.literals.clone_from(&source.code);

@@ -15,7 +15,7 @@ fn only_the_seam_opens_sockets() {
         ("crates/twin/src/serve.rs", "the world over TCP"),
         ("crates/k0rdentctl/src/commands/exec.rs", "a local port that leads into the cluster"),
     ];
-    expect_none(&broken(&sources(), &exceptions, opens_sockets));
+    expect_none(&broken(&sources_of(SHIPPED), &exceptions, opens_sockets));
 }
 
 /// What changes the file system, on a line that speaks of files, and temporary files.
@@ -110,7 +110,7 @@ fn nobody_sleeps_but_the_clock() {
         ("crates/twin/src/serve.rs", "sockets are looked at in real time"),
         ("crates/k0rdentctl/src/rehearse.rs", "slows a rehearsal down for people who watch"),
     ];
-    expect_none(&broken(&sources(), &exceptions, sleeps));
+    expect_none(&broken(&sources_of(SHIPPED), &exceptions, sleeps));
 }
 
 /// Choices that the runtime makes by chance: a `select!` or `join!` of tokio that does not say `biased`.
