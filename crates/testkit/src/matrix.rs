@@ -9,12 +9,7 @@ pub mod invariants;
 pub mod lossy;
 pub mod scene;
 
-use std::{
-    collections::BTreeSet,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use engine::{Event, StepId, pause, runner::FaultPoint};
 
@@ -127,7 +122,12 @@ impl Matrix {
                     // As a rule the deployment goes on; every third time it is taken down as it is.
                     let crash = trouble.crash().is_some();
                     let then = if crash && number % 3 == 2 { Then::Reset } else { Then::Deploy };
-                    self.cell(outcome, &format!("{recipe:?} {blow:?}"), 1, self.struck(course, recipe, &blow, then, number));
+                    self.cell(
+                        outcome,
+                        &format!("{recipe:?} {blow:?}"),
+                        1,
+                        self.struck(course, recipe, &blow, then, number),
+                    );
                 }
             }
         })
@@ -141,7 +141,12 @@ impl Matrix {
             for number in 0..outcome.points {
                 let blow = Blow::CrashAfterMessage(number);
                 let then = if recipe == Recipe::Deploy && number % 3 < 2 { Then::Deploy } else { Then::Reset };
-                self.cell(outcome, &format!("{recipe:?} {blow:?}"), 1, self.struck(course, recipe, &blow, then, number));
+                self.cell(
+                    outcome,
+                    &format!("{recipe:?} {blow:?}"),
+                    1,
+                    self.struck(course, recipe, &blow, then, number),
+                );
             }
         })
     }
@@ -153,7 +158,12 @@ impl Matrix {
             outcome.points = 1;
             outcome.steps = course.ledger.iter().filter(|entry| client.has_sent(entry)).count();
             for number in 0..outcome.steps {
-                self.cell(outcome, &format!("lost answer {number} to {client:?}"), 1, self.lost(course, client, number));
+                self.cell(
+                    outcome,
+                    &format!("lost answer {number} to {client:?}"),
+                    1,
+                    self.lost(course, client, number),
+                );
             }
         })
     }
@@ -227,7 +237,14 @@ impl Matrix {
     }
 
     /// A run under trouble, and what becomes of it.
-    async fn struck(&self, course: &Course, recipe: Recipe, blow: &Blow, then: Then, number: usize) -> Result<bool, String> {
+    async fn struck(
+        &self,
+        course: &Course,
+        recipe: Recipe,
+        blow: &Blow,
+        then: Then,
+        number: usize,
+    ) -> Result<bool, String> {
         let mut scene = self.scene(&cell_name(recipe, blow))?;
         scene.invite_strangers(&course.cluster).await?;
         if recipe == Recipe::Reset {
@@ -310,7 +327,8 @@ fn blows(passed: &[Place], trouble: Trouble) -> Vec<Blow> {
     }
     let starts = passed.iter().filter(|place| place.point == FaultPoint::Start);
     let first = |step: &StepId| Place { point: FaultPoint::BeforeEffect, step: step.clone(), occurrence: 0 };
-    let places = starts.map(|start| if passed.contains(&first(&start.step)) { first(&start.step) } else { start.clone() });
+    let places =
+        starts.map(|start| if passed.contains(&first(&start.step)) { first(&start.step) } else { start.clone() });
     match trouble {
         Trouble::Timeout => places.map(Blow::Hang).collect(),
         _ => places.map(Blow::Fail).collect(),
@@ -325,7 +343,8 @@ fn cell_name(recipe: Recipe, blow: &Blow) -> String {
 /// The blow has struck, and the run says what it was.
 fn as_expected(blow: &Blow, end: &End) -> Result<(), String> {
     let told = match (blow, end) {
-        (Blow::None, End::Finished(_)) | (Blow::Crash(_) | Blow::CrashAfterMessage(_), End::Crashed) => true,
+        (Blow::None, End::Finished(_))
+        | (Blow::Crash(_) | Blow::CrashAfterMessage(_) | Blow::CrashAfterTheEnd, End::Crashed) => true,
         (Blow::Fail(_), End::Failed(error)) => error.to_string().contains("injected failure"),
         (Blow::Hang(_), end) => is_too_late(end),
         _ => false,

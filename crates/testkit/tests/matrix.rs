@@ -6,7 +6,7 @@ use testkit::matrix::{
     Matrix, Outcome,
     Trouble::{self, *},
     lossy::Client,
-    scene::Recipe,
+    scene::{Blow, End, Recipe, Scene, describe},
 };
 use twin::{Fault, FaultKind};
 
@@ -19,7 +19,12 @@ fn expect(name: &str, controllers: u16, workers: u16, faults: Vec<Fault>, part: 
     let outcome = part(&Matrix { controllers, workers, faults, directory: home.path().to_owned() });
     let Outcome { steps, points, cells, overcome, problems } = outcome;
     println!("{name} on {controllers}+{workers}: {steps} steps x {points} points, {cells} cells, {overcome} overcome");
-    assert!(problems.is_empty(), "{} of {cells} cells:\n{}", problems.len(), problems[..problems.len().min(20)].join("\n"));
+    assert!(
+        problems.is_empty(),
+        "{} of {cells} cells:\n{}",
+        problems.len(),
+        problems[..problems.len().min(20)].join("\n")
+    );
     assert!(cells > 0, "an empty matrix");
 }
 
@@ -57,6 +62,29 @@ fn reset_is_killed_after_each_message() {
 fn a_machine_that_is_replaced() {
     let full = Fault { name: FaultKind::Capacity, target: Some("k0s-worker-1".to_owned()), times: Some(1) };
     expect("replacing", 1, 1, vec![full], |matrix| matrix.kill_after_each_message(Recipe::Deploy));
+}
+
+/// A teardown is over and archived, and the program is killed while it removes what is left: only the journal is there.
+#[test]
+fn a_teardown_is_killed_while_it_puts_away() {
+    for next in [Recipe::Reset, Recipe::Deploy] {
+        let (home, aside) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
+        runtime.block_on(async {
+            let mut scene = Scene::new(home.path(), 1, 0).expect("a scene");
+            scene.run(Recipe::Deploy, &Blow::None).await.expect("a deployment");
+            scene.run(Recipe::Reset, &Blow::CrashAfterTheEnd).await.expect("a teardown");
+            let (journal, kept) = (home.path().join("journal.sqlite"), aside.path().join("journal.sqlite"));
+            fs_err::copy(&journal, &kept).expect("a copy of the journal");
+            scene.run(Recipe::Reset, &Blow::None).await.expect("a teardown that is put away");
+            fs_err::copy(&kept, &journal).expect("the journal again");
+            let end = scene.run(next, &Blow::None).await.expect("no trouble");
+            assert!(matches!(end, End::Finished(_)), "{}", describe(&end));
+            let archives = fs_err::read_dir(home.path().join("old_deployments")).expect("archives").count();
+            assert_eq!(archives, 1);
+        });
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::{
     deployment::{Deployment, arm_failure, ssh_failure},
     k0s::{BINARY, CONFIG, TOKEN, unit},
     kubernetes::{CHART, CLUSTER_DEPLOYMENT, Kind, MANAGEMENT, NAMESPACE},
+    ssh::SshError,
 };
 
 /// Deletes an object and waits until it is gone.
@@ -67,31 +68,53 @@ pub(super) async fn namespace(deployment: &Deployment, context: &Context<'_>) ->
     delete(deployment, context, NAMESPACE, None, &deployment.config.software.k0rdent.namespace).await
 }
 
-/// k0s on one machine: stopped, reset, and its files removed.
+/// k0s on one machine: stopped, reset, and its files removed. A machine that does not answer cannot hold up the others:
+/// it goes with its resource group, whose deletion follows.
 pub(super) async fn reset_machine(
     deployment: &Deployment,
     context: &Context<'_>,
     node: usize,
 ) -> Result<Done, Failure> {
+    match clear_machine(deployment, context, node).await? {
+        Err(error @ (SshError::Unreachable { .. } | SshError::Timeout { .. })) => {
+            context.note(format!("k0s is not reset on {}: {error}", deployment.node(node).name))?;
+            Ok(Done::seen("the machine does not answer; it goes with its resource group"))
+        }
+        cleared => cleared.map_err(ssh_failure),
+    }
+}
+
+async fn clear_machine(
+    deployment: &Deployment,
+    context: &Context<'_>,
+    node: usize,
+) -> Result<Result<Done, SshError>, Failure> {
     let planned = deployment.node(node);
     let remote = deployment.remote(node).await?;
     let patience = Duration::from_secs(300);
-    if remote.try_run(&format!("test -x {BINARY}"), None, patience).await.map_err(ssh_failure)?.code != 0 {
-        return Ok(Done::seen("k0s is not there"));
+    match remote.try_run(&format!("test -x {BINARY}"), None, patience).await {
+        Ok(output) if output.code == 0 => {}
+        Ok(_) => return Ok(Ok(Done::seen("k0s is not there"))),
+        Err(error) => return Ok(Err(error)),
     }
     let intent = context.intend(format!("reset k0s on {}", planned.name)).await?;
     context.waiting(format!("k0s is reset on {}", planned.name), "");
-    if planned.role == crate::topology::Role::Controller && !planned.leader {
-        // Best effort: a member that cannot leave any more is gone with its machine.
-        let leave = format!("sudo {BINARY} etcd leave --peer-address={}", planned.private_address);
-        remote.try_run(&leave, None, patience).await.map_err(ssh_failure)?;
+    let cleared = async {
+        if planned.role == crate::topology::Role::Controller && !planned.leader {
+            // Best effort: a member that cannot leave any more is gone with its machine.
+            let leave = format!("sudo {BINARY} etcd leave --peer-address={}", planned.private_address);
+            remote.try_run(&leave, None, patience).await?;
+        }
+        remote.try_run(&format!("sudo systemctl stop {}", unit(planned)), None, patience).await?;
+        remote.run_with(&format!("sudo {BINARY} reset"), None, patience).await?;
+        remote.run(&format!("sudo rm -rf -- {CONFIG} {TOKEN} {BINARY}")).await
+    };
+    if let Err(error) = cleared.await {
+        return Ok(Err(error));
     }
-    remote.try_run(&format!("sudo systemctl stop {}", unit(planned)), None, patience).await.map_err(ssh_failure)?;
-    remote.run_with(&format!("sudo {BINARY} reset"), None, patience).await.map_err(ssh_failure)?;
-    remote.run(&format!("sudo rm -rf -- {CONFIG} {TOKEN} {BINARY}")).await.map_err(ssh_failure)?;
     context.effected(intent).await?;
     remote.disconnect().await;
-    Ok(Done::seen("k0s is gone"))
+    Ok(Ok(Done::seen("k0s is gone")))
 }
 
 /// The resource group with everything in it, waited for until it is gone.

@@ -53,7 +53,9 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(message) => {
-            eprintln!("kill-sweep: {message}\n  again, as far as time allows: cargo xtask kill-sweep --kills {kills} --seed {seed}");
+            eprintln!(
+                "kill-sweep: {message}\n  again, as far as time allows: cargo xtask kill-sweep --kills {kills} --seed {seed}"
+            );
             ExitCode::FAILURE
         }
     }
@@ -126,7 +128,8 @@ impl Sweep {
         }
         fs_err::write(directory.join("k0rdent.yaml"), CONFIGURATION).map_err(text)?;
         let mut twin = command(&binary);
-        twin.args(["twin", "serve", "--speed", SPEED, "--seed", &seed.to_string(), "--data-dir"]).arg(directory.join("twin"));
+        twin.args(["twin", "serve", "--speed", SPEED, "--seed", &seed.to_string(), "--data-dir"])
+            .arg(directory.join("twin"));
         twin.stdout(log(directory, "twin")?).stderr(log(directory, "twin")?);
         let twin = Running(twin.spawn().map_err(text)?);
         let random = ChaCha8Rng::seed_from_u64(seed);
@@ -158,7 +161,10 @@ impl Sweep {
                     self.killed += 1;
                     self.kills_left -= 1;
                 }
-                Some(0) => self.missed += 1,
+                Some(0) => {
+                    self.missed += 1;
+                    return Ok(());
+                }
                 Some(code) => return Err(format!("`{what}` ended with {code}; see {what}.log")),
             }
         }
@@ -215,7 +221,8 @@ impl Sweep {
             return Err(format!("after `reset`, there is {left}"));
         }
         let entries = fs_err::read_dir(self.home()).map_err(text)?;
-        let names: BTreeSet<_> = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let names: BTreeSet<_> =
+            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         if !names.iter().all(|name| name == "old_deployments") {
             return Err(format!("after `reset`, the directory has {names:?}"));
         }
@@ -273,7 +280,8 @@ fn admin(file: &Path) -> Result<String, String> {
     let began = Instant::now();
     while began.elapsed() < TWIN_PATIENCE {
         let endpoints = fs_err::read_to_string(file).ok().and_then(|text| serde_json::from_str::<Value>(&text).ok());
-        let admin = endpoints.and_then(|endpoints| Some(endpoints["admin"].as_str()?.strip_prefix("http://")?.to_owned()));
+        let admin =
+            endpoints.and_then(|endpoints| Some(endpoints["admin"].as_str()?.strip_prefix("http://")?.to_owned()));
         if let Some(admin) = admin {
             return Ok(admin);
         }

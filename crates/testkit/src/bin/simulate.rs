@@ -46,7 +46,13 @@ fn main() -> ExitCode {
             print!("{}", report(failed, options.is_plain));
         }
         shown = summary.failed.len();
-        eprintln!("{} of {} seeds, {} failed, {:.0} s", summary.seeds, options.seeds, shown, began.elapsed().as_secs_f64());
+        eprintln!(
+            "{} of {} seeds, {} failed, {:.0} s",
+            summary.seeds,
+            options.seeds,
+            shown,
+            began.elapsed().as_secs_f64()
+        );
         let _unimportant = std::io::stdout().flush();
     });
     print!("{}", totals(&summary, began.elapsed().as_secs_f64()));

@@ -137,7 +137,10 @@ fn ssh_makers(object: &str) -> Result<Vec<String>, String> {
         ("sudo /usr/local/bin/k0s token invalidate ", &["k0s/tokens"]),
         ("sudo install -d ", &["k0s/NODE/home-kubeconfig"]),
         ("grep -qxF ", &["k0s/NODE/home-kubeconfig"]),
-        ("sudo /usr/local/bin/k0s etcd leave ", &["teardown/NODE/k0s", "k0s/*/leave-etcd", "k0s/*/controller", "k0s/*/first-controller"]),
+        (
+            "sudo /usr/local/bin/k0s etcd leave ",
+            &["teardown/NODE/k0s", "k0s/*/leave-etcd", "k0s/*/controller", "k0s/*/first-controller"],
+        ),
         ("sudo systemctl stop k0s", &["teardown/NODE/k0s"]),
         ("sudo /usr/local/bin/k0s reset", &["teardown/NODE/k0s"]),
         ("sudo rm -rf ", &["teardown/NODE/k0s"]),
@@ -201,8 +204,7 @@ pub fn same(what: &str, recorded: &impl Serialize, reported: &impl Serialize) ->
 pub fn failures(state: &State, reported: &[Failure]) -> Result<(), String> {
     let failed = |step: &&engine::StepState| step.status == StepStatus::Failed;
     let recorded: BTreeMap<_, _> = state.order.iter().filter_map(|id| state.steps.get_key_value(id)).collect();
-    let recorded: Vec<_> =
-        recorded.values().copied().filter(failed).filter_map(|step| step.failure.as_ref()).collect();
+    let recorded: Vec<_> = recorded.values().copied().filter(failed).filter_map(|step| step.failure.as_ref()).collect();
     let told = |failure: &&&Failure| reported.iter().any(|reported| reported.message.ends_with(&failure.message));
     if recorded.len() == reported.len() && recorded.iter().filter(told).count() == recorded.len() {
         return Ok(());
@@ -274,7 +276,8 @@ mod tests {
         assert!(explained(&put, &[intended(5, step)]).is_ok());
         assert!(explained(&put, &[intended(6, step)]).is_err());
         assert!(explained(&put, &[intended(5, "infrastructure/m/public-address")]).is_err());
-        let done = Event::StepSucceeded { step: StepId::new(step), evidence: String::new(), output: serde_json::Value::Null };
+        let done =
+            Event::StepSucceeded { step: StepId::new(step), evidence: String::new(), output: serde_json::Value::Null };
         assert!(explained(&put, &[intended(4, step), told(5, done)]).is_err());
     }
 

@@ -60,7 +60,12 @@ impl Loss {
     /// Loses the answer with this number, from 0, to `client`, counted from the ledger's entry `since` on. `machines`
     /// have names and public addresses; the first one is the way to the cluster.
     pub fn new(client: Client, number: usize, since: usize, machines: Vec<(String, String)>) -> Self {
-        Self { client, number, machines, progress: Arc::new(Mutex::new(Progress { seen: since, ..Progress::default() })) }
+        Self {
+            client,
+            number,
+            machines,
+            progress: Arc::new(Mutex::new(Progress { seen: since, ..Progress::default() })),
+        }
     }
 
     /// Whether it has happened.
@@ -150,7 +155,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl AsyncRead for LossyStream {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.wire.look();
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }

@@ -17,7 +17,9 @@ use deploy::{
     task::Phase,
 };
 use engine::{
-    Event, FailureKind, Holder, Journal, Message, Record, Stop, StepId, journal::Durability, pause,
+    Event, FailureKind, Holder, Journal, Message, Record, StepId, Stop,
+    journal::Durability,
+    pause,
     runner::{FaultInjector, FaultPoint, Injection},
 };
 use futures::FutureExt as _;
@@ -64,6 +66,8 @@ pub enum Blow {
     Hang(Place),
     /// The program is killed right after it has told its readers this, counted from 0.
     CrashAfterMessage(usize),
+    /// The program is killed when it has recorded the run's end, before it has put anything away.
+    CrashAfterTheEnd,
 }
 
 /// How a run ended.
@@ -118,6 +122,8 @@ struct Strangers {
     resources: Vec<serde_json::Value>,
     /// Where the ledger's entries begin that are about us.
     since: usize,
+    /// Those after it that are of others all the same.
+    requests: BTreeSet<u64>,
 }
 
 impl Scene {
@@ -156,10 +162,13 @@ impl Scene {
     }
 
     /// Somebody deletes the cluster's resource group behind our back.
-    pub async fn delete_group(&self, cluster: &str) -> Result<(), String> {
+    pub async fn delete_group(&mut self, cluster: &str) -> Result<(), String> {
         let ids = Ids::new(twin::azure::SUBSCRIPTION, format!("{cluster}-resgrp"));
+        let before = self.ledger().len();
         let deleted = self.other_client().delete(&ids.group(), Call::within(TOO_LONG)).await;
-        deleted.map(drop).map_err(|error| error.to_string())
+        deleted.map_err(|error| error.to_string())?;
+        self.strangers.requests.extend(before as u64..self.ledger().len() as u64);
+        Ok(())
     }
 
     /// Puts things into the world that are not ours, with names and tags that are almost those of `cluster`.
@@ -272,10 +281,12 @@ impl Scene {
     /// What must hold after every run, however it ended. Before it, so many things had been told.
     fn check(&self, recipe: Recipe, end: &End, silent: usize) -> Result<(), String> {
         let (ledger, told) = (self.ledger(), self.told());
-        let ours = &ledger[self.strangers.since..];
-        invariants::created_once(ours)?;
-        invariants::explained(ours, &told)?;
-        invariants::untouched(ours, &self.strangers.group)?;
+        let Strangers { group, since, requests, .. } = &self.strangers;
+        let is_ours = |entry: &&twin::Entry| !requests.contains(&entry.sequence);
+        let ours: Vec<twin::Entry> = ledger[*since..].iter().filter(is_ours).cloned().collect();
+        invariants::created_once(&ours)?;
+        invariants::explained(&ours, &told)?;
+        invariants::untouched(&ours, group)?;
         if self.resources().0 != self.strangers.resources {
             return Err("something that is not ours has changed".to_owned());
         }
@@ -295,7 +306,9 @@ impl Scene {
                 invariants::same("the status", &status, &finished.status)
             }
             // Who is refused at the door records nothing.
-            End::Failed(SessionError::Failed(failures)) if told.len() > silent => invariants::failures(&state, failures),
+            End::Failed(SessionError::Failed(failures)) if told.len() > silent => {
+                invariants::failures(&state, failures)
+            }
             _ => Ok(()),
         }
     }
@@ -336,7 +349,9 @@ impl Scene {
         let clock = &self.stage.world.clock;
         let holder = Holder { command: "deploy".to_owned(), ..self.stage.settings(&self.home, Phase::K0rdent).holder };
         let journal = Journal::open_to_write(&self.home, &holder, Durability::Process).map_err(failed)?;
-        for event in [Event::RunStarted { command: "deploy".to_owned(), holder }, Event::StepStarted { step: step.clone() }] {
+        for event in
+            [Event::RunStarted { command: "deploy".to_owned(), holder }, Event::StepStarted { step: step.clone() }]
+        {
             let record = journal.append(clock.utc(), event).map_err(failed)?;
             let ledger = self.ledger().len();
             self.hear().told.push(Told { ledger, record });
@@ -396,7 +411,12 @@ fn listen(heard: &Mutex<Heard>, twin: &twin::Twin, blow: &Blow, message: &Messag
         }
     }
     heard.messages += 1;
-    let dies = *blow == Blow::CrashAfterMessage(heard.messages - 1);
+    let is_end = matches!(message, Message::Recorded(record) if matches!(record.event, Event::RunEnded { .. }));
+    let dies = match blow {
+        Blow::CrashAfterMessage(number) => heard.messages == number + 1,
+        Blow::CrashAfterTheEnd => is_end,
+        _ => false,
+    };
     drop(heard);
     if dies {
         resume_unwind(Box::new(Killed));

@@ -158,7 +158,7 @@ fn work(options: &Options, next: &AtomicU64, stopped: &AtomicBool, report: &mpsc
             return;
         }
         let scenario = Scenario::draw(seed, options.is_plain);
-        let twice = seed % TWICE_EVERY == 0;
+        let twice = seed.is_multiple_of(TWICE_EVERY);
         let result = if twice { agreeing(&scenario, options) } else { once(&scenario, &options.directory, options) };
         if report.send((scenario, twice, result)).is_err() {
             return;
@@ -174,9 +174,15 @@ fn once(scenario: &Scenario, directory: &Path, options: &Options) -> Result<Play
 fn agreeing(scenario: &Scenario, options: &Options) -> Result<Played, Violation> {
     let first = once(scenario, &options.directory, options)?;
     let second = once(scenario, &options.directory, options)?;
-    if first == second {
+    // Not what was received: the SSH library picks at random what it does first when a connection ends, so the last
+    // packets of a connection may or may not be read.
+    let essence = |played: &Played| {
+        let Traffic { connections, bytes_sent, troubles, .. } = played.traffic.clone();
+        (played.trace.clone(), played.seconds, connections, bytes_sent, troubles)
+    };
+    if essence(&first) == essence(&second) {
         return Ok(first);
     }
-    let detail = format!("{} and {}, {:?} and {:?}", first.trace, second.trace, first.traffic, second.traffic);
+    let detail = format!("{:?} and {:?}", essence(&first), essence(&second));
     Err(Violation { rule: "the same seed plays the same", detail })
 }

@@ -36,6 +36,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(super) type Running<'a> = Pin<Box<dyn Future<Output = Result<Option<Finished>, SessionError>> + 'a>>;
 
 /// How a command came to its end.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(super) enum Ended {
     /// It did what it should.
     Finished(Option<Finished>),
@@ -188,7 +189,10 @@ impl Direction<'_> {
         let waited = began.elapsed();
         match result {
             Err(SessionError::Journal(JournalError::Held { .. })) if waited.is_zero() => Ok(()),
-            result => broken("two runs at once exclude each other", format!("{command:?} after {waited:?}: {:?}", result.err())),
+            result => broken(
+                "two runs at once exclude each other",
+                format!("{command:?} after {waited:?}: {:?}", result.err()),
+            ),
         }
     }
 }

@@ -56,7 +56,9 @@ impl Foreign {
     /// Whether a resource is theirs.
     pub(super) fn owns(&self, resource: &Value) -> bool {
         let id = resource["id"].as_str().unwrap_or_default().to_lowercase();
-        self.groups.iter().any(|group| id.strip_prefix(group).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        self.groups
+            .iter()
+            .any(|group| id.strip_prefix(group).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
     }
 
     /// Everything of theirs is as it was.

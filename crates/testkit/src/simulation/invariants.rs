@@ -74,7 +74,9 @@ impl Books {
             match entry.actor {
                 "arm" if !matches!(entry.verb.as_str(), "GET" | "HEAD") => books.judge_azure(entry, deeds, &intentions),
                 "ssh" => judge_command(entry, &intentions),
-                "kubernetes" if !matches!(entry.verb.as_str(), "GET" | "LIST" | "WATCH") => judge_kubernetes(entry, &intentions),
+                "kubernetes" if !matches!(entry.verb.as_str(), "GET" | "LIST" | "WATCH") => {
+                    judge_kubernetes(entry, &intentions)
+                }
                 _ => Ok(()),
             }
         })
@@ -96,7 +98,10 @@ impl Books {
             let id = entry.object.to_lowercase();
             match entry.verb.as_str() {
                 "created" if self.alive.contains_key(&id) => {
-                    return broken("nothing is created twice", format!("{} at {:.3} s", entry.object, entry.at_seconds));
+                    return broken(
+                        "nothing is created twice",
+                        format!("{} at {:.3} s", entry.object, entry.at_seconds),
+                    );
                 }
                 "succeeded" if by_others => drop(self.alive.entry(id).or_insert(true)),
                 "created" | "succeeded" => drop(self.alive.insert(id, true)),
@@ -122,7 +127,11 @@ impl Books {
             return broken("what is not ours is left alone", at);
         }
         // 200: it was there before. A request may arrive twice within a run, when its first answer was lost.
-        if entry.verb == "PUT" && entry.status == Some(200) && self.before.get(&path) == Some(&true) && self.alive.get(&path) == Some(&true) {
+        if entry.verb == "PUT"
+            && entry.status == Some(200)
+            && self.before.get(&path) == Some(&true)
+            && self.alive.get(&path) == Some(&true)
+        {
             return broken("nothing is created without a look whether it exists", at);
         }
         let steps = steps_for(&path);
@@ -176,9 +185,8 @@ fn judge_command(entry: &Entry, intentions: &[Intention<'_>]) -> Result<(), Viol
 
 fn judge_kubernetes(entry: &Entry, intentions: &[Intention<'_>]) -> Result<(), Violation> {
     let may = |step: &str| step.starts_with("k0rdent/") || step.starts_with("teardown/") || step.ends_with("/drain");
-    let is_intended = |intention: &Intention<'_>| {
-        intention.at_seconds <= entry.at_seconds + SAME_SECONDS && may(intention.step)
-    };
+    let is_intended =
+        |intention: &Intention<'_>| intention.at_seconds <= entry.at_seconds + SAME_SECONDS && may(intention.step);
     match intentions.iter().any(is_intended) {
         true => Ok(()),
         false => broken("every change is intended before", format!("{} {}", entry.verb, entry.object)),
@@ -206,7 +214,8 @@ impl Deeds<'_> {
     /// that ended well or badly is missing from the end of a run that came to its end.
     pub(super) fn judge_journal(&self, now: OffsetDateTime) -> Result<(), Violation> {
         let Some(first) = self.records.first() else { return Ok(()) };
-        if !matches!(first.event, Event::RunStarted { .. }) || self.records.iter().any(|record| record.run != first.run) {
+        if !matches!(first.event, Event::RunStarted { .. }) || self.records.iter().any(|record| record.run != first.run)
+        {
             return broken("a run's events are its own", format!("{:?}", first.event));
         }
         let mut planned: BTreeMap<&StepId, &PlannedStep> = BTreeMap::new();

@@ -22,10 +22,7 @@ const LINKS: [&str; 2] = ["azure-asyncoperation", "location"];
 pub fn endpoints() -> Endpoints {
     let login = format!("http://{METADATA_HOST}:{LOGIN_PORT}").parse();
     let usual = Endpoints::default();
-    Endpoints {
-        arm: Uri::from_static("http://169.254.169.254"),
-        authority: login.unwrap_or(usual.authority),
-    }
+    Endpoints { arm: Uri::from_static("http://169.254.169.254"), authority: login.unwrap_or(usual.authority) }
 }
 
 /// A connection to one of those endpoints; nothing for any other address.

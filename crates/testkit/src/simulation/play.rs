@@ -150,7 +150,9 @@ impl<'a> Play<'a> {
             match self.run(&act).await? {
                 Ended::Failed(SessionError::Failed(failures))
                     if failures.iter().any(|failure| failure.message.contains("is not ours")) => {}
-                ended => return broken("a group of somebody else is refused", format!("{command:?}: {}", ended.describe())),
+                ended => {
+                    return broken("a group of somebody else is refused", format!("{command:?}: {}", ended.describe()));
+                }
             }
             self.judge_world(&act)?;
         }
@@ -226,7 +228,10 @@ impl<'a> Play<'a> {
         let count = usize::from(self.scenario.controllers + act.workers);
         let joined = status.nodes.iter().filter(|node| node.state == "joined").count();
         if status.phase != "k0rdent_deployed" || joined != count {
-            return broken("a deployment that succeeds is complete", format!("{}, {joined} of {count} joined", status.phase));
+            return broken(
+                "a deployment that succeeds is complete",
+                format!("{}, {joined} of {count} joined", status.phase),
+            );
         }
         let machines = self.stage.twin.with(|world| {
             let resources = twin::azure::resources(world);
@@ -247,19 +252,23 @@ impl<'a> Play<'a> {
         let (reported, fresh) = (serde_json::to_string(status), serde_json::to_string(&fresh));
         match (reported, fresh) {
             (Ok(reported), Ok(fresh)) if reported == fresh => Ok(()),
-            (reported, fresh) => broken("the journal says what the run reported", format!("{reported:?} and {fresh:?}")),
+            (reported, fresh) => {
+                broken("the journal says what the run reported", format!("{reported:?} and {fresh:?}"))
+            }
         }
     }
 
     /// After a reset: nothing of ours anywhere but the archive, and a new life begins.
     fn judge_nothing_left(&mut self) -> Result<(), Violation> {
         let left = self.stage.twin.with(|world| twin::azure::resources(world));
-        let left: Vec<_> = left.iter().filter(|resource| !self.foreign.owns(resource)).map(|left| &left["id"]).collect();
+        let left: Vec<_> =
+            left.iter().filter(|resource| !self.foreign.owns(resource)).map(|left| &left["id"]).collect();
         if !left.is_empty() {
             return broken("a reset leaves nothing", format!("{left:?}"));
         }
         let entries = fs_err::read_dir(&self.home).map_err(|error| unreadable(&error.into()))?;
-        let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let mut names: Vec<_> =
+            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         if names != ["old_deployments"] {
             return broken("a reset leaves a clean directory", names.join(", "));
@@ -274,8 +283,11 @@ impl<'a> Play<'a> {
     /// The archive has the events as they were told, and no secret.
     fn judge_archive(&self, records: &[Record]) -> Result<(), Violation> {
         let failed = |error: std::io::Error| unreadable(&error.into());
-        let mut archives: Vec<_> =
-            fs_err::read_dir(self.home.join("old_deployments")).map_err(failed)?.flatten().map(|entry| entry.path()).collect();
+        let mut archives: Vec<_> = fs_err::read_dir(self.home.join("old_deployments"))
+            .map_err(failed)?
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
         archives.sort();
         // Only the newest: the others were looked at before.
         let wanted = views::events_yaml(records);
@@ -339,7 +351,8 @@ impl<'a> Play<'a> {
             Command::Plan => Box::pin(async { session.plan(&config).await.map(|_| None) }),
         };
         let rival = || self.session(&self.incarnation(act.chance ^ 1));
-        let direction = Direction { stage: &stage, stop: &stop, death: &death, config: (&text, &config), rival: &rival };
+        let direction =
+            Direction { stage: &stage, stop: &stop, death: &death, config: (&text, &config), rival: &rival };
         let ended = tokio::time::timeout(LONGEST_COMMAND, direction.lead(act, running)).await;
         let ended = ended.unwrap_or_else(|_| broken("every command ends", format!("{:?}", act.command)))?;
         let now = self.stage.twin.with(|world| world.utc());

@@ -255,8 +255,23 @@ impl Draw {
     fn fault(&mut self, nodes: Nodes) -> Fault {
         use FaultKind::*;
         const KINDS: [FaultKind; 18] = [
-            Capacity, Capacity, Throttle, Throttle, OperationFailure, OperationFailure, ServerError, ServerError, Quota,
-            SlowBoot, BootFailure, CloudInitError, WireguardDown, SshRefused, SshHang, K0sNotReady, ComponentFailure,
+            Capacity,
+            Capacity,
+            Throttle,
+            Throttle,
+            OperationFailure,
+            OperationFailure,
+            ServerError,
+            ServerError,
+            Quota,
+            SlowBoot,
+            BootFailure,
+            CloudInitError,
+            WireguardDown,
+            SshRefused,
+            SshHang,
+            K0sNotReady,
+            ComponentFailure,
             ManagementNotReady,
         ];
         let name = KINDS[self.up_to(0, KINDS.len() as u32 - 1) as usize];
@@ -304,7 +319,10 @@ impl fmt::Display for Scenario {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { controllers, controller_zones, worker_zones, .. } = self;
         let spot = if self.spot { "Spot" } else { "regular" };
-        writeln!(formatter, "  {controllers} controllers in zones {controller_zones:?}, workers in {worker_zones:?}, {spot}")?;
+        writeln!(
+            formatter,
+            "  {controllers} controllers in zones {controller_zones:?}, workers in {worker_zones:?}, {spot}"
+        )?;
         if self.squatter {
             writeln!(formatter, "  somebody else has the resource group's name at first")?;
         }

@@ -17,7 +17,9 @@ impl Trace {
                 // It names this process.
                 Event::RunStarted { command, .. } => self.add(&(record.sequence, record.run, record.at, command)),
                 // Some files name the directory that they are in.
-                Event::Artifact { path, origin, .. } => self.add(&(record.sequence, record.run, record.at, path, origin)),
+                Event::Artifact { path, origin, .. } => {
+                    self.add(&(record.sequence, record.run, record.at, path, origin))
+                }
                 _ => self.add(record),
             }
         }
