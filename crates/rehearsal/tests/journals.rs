@@ -33,6 +33,7 @@ async fn write(name: &str, leave: impl AsyncFnOnce(&Environment)) {
 }
 
 /// Leaves the environments behind that the other test resumes.
+#[expect(clippy::disallowed_methods, reason = "a test that writes its own data asks whether it should")]
 #[tokio::test(start_paused = true)]
 async fn journals_are_written_on_request() {
     if std::env::var_os("WRITE_JOURNALS").is_none() {
