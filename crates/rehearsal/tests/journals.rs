@@ -69,6 +69,16 @@ async fn every_journal_can_be_resumed() {
         let environment = Environment::new(&configuration(1, 1), 11);
         copy(&entry.path(), environment.home());
         let name = entry.file_name();
+        // A teardown that has begun is finished before anything new is built.
+        if name == "half-reset" {
+            assert!(
+                environment
+                    .deploy()
+                    .await
+                    .is_err_and(|error| error.to_string().contains("a teardown of this cluster has begun"))
+            );
+            environment.reset().await.unwrap_or_else(|error| panic!("{}: {error}", name.display()));
+        }
         // The world is another one: nothing of what the journal speaks of exists there.
         environment.deploy().await.unwrap_or_else(|error| panic!("{}: {error}", name.display()));
         environment.reset_to_nothing().await;
