@@ -1,8 +1,8 @@
 //! `cargo xtask simulate`: plays seeds and says which of them broke a rule.
 
-use std::{io::Write as _, path::Path, process::ExitCode};
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
-use testkit::simulation::campaign::{Failed, Options, Summary, run};
+use testkit::simulation::campaign::{Options, Summary, run, scratch};
 use tokio::time::Instant;
 
 const USAGE: &str = "usage: cargo xtask simulate --seeds N [--from S] [--plain] [--threads T] [--show]
@@ -12,9 +12,6 @@ const USAGE: &str = "usage: cargo xtask simulate --seeds N [--from S] [--plain] 
   --plain      small clusters, and Azure without TLS: less real, but more seeds in the same time
   --threads T  on so many threads (all processors)
   --show       show what the seeds stand for, and play nothing";
-
-/// Where files live in memory, on Linux.
-const MEMORY: &str = "/dev/shm";
 
 fn main() -> ExitCode {
     let Some((mut options, show)) = arguments() else {
@@ -27,9 +24,7 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    let memory = Path::new(MEMORY);
-    let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-    let directory = match tempfile::Builder::new().prefix("k0rdent-simulation-").tempdir_in(parent) {
+    let directory = match scratch() {
         Ok(directory) => directory,
         Err(error) => {
             eprintln!("no temporary directory: {error}");
@@ -43,7 +38,7 @@ fn main() -> ExitCode {
     let mut shown = 0;
     let summary = run(&options, |summary| {
         for failed in &summary.failed[shown..] {
-            print!("{}", report(failed, options.is_plain));
+            print!("{}", failed.report(options.is_plain));
         }
         shown = summary.failed.len();
         eprintln!(
@@ -61,7 +56,7 @@ fn main() -> ExitCode {
 
 fn arguments() -> Option<(Options, bool)> {
     let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
-    let mut options = Options { from: 0, seeds: 0, is_plain: false, threads, directory: std::path::PathBuf::new() };
+    let mut options = Options { from: 0, seeds: 0, is_plain: false, threads, directory: PathBuf::new() };
     let mut show = false;
     #[expect(clippy::disallowed_methods, reason = "a program of its own, not a part of the product")]
     let mut arguments = std::env::args().skip(1);
@@ -76,16 +71,6 @@ fn arguments() -> Option<(Options, bool)> {
         }
     }
     (options.seeds > 0 && options.threads > 0).then_some((options, show))
-}
-
-/// What a person needs to look into a failure.
-fn report(failed: &Failed, is_plain: bool) -> String {
-    let Failed { scenario, violation } = failed;
-    let plain = if is_plain { " --plain" } else { "" };
-    format!(
-        "\nseed {} breaks a rule\n  {violation}\n{scenario}  again: cargo xtask simulate --from {} --seeds 1{plain}\n\n",
-        scenario.seed, scenario.seed
-    )
 }
 
 fn totals(summary: &Summary, seconds: f64) -> String {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
     sync::{
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -46,6 +47,24 @@ pub struct Failed {
     pub scenario: Scenario,
     /// What was broken.
     pub violation: Violation,
+}
+
+impl Failed {
+    /// What a person needs to look into it.
+    pub fn report(&self, is_plain: bool) -> String {
+        let Self { scenario, violation } = self;
+        let (seed, plain) = (scenario.seed, if is_plain { " --plain" } else { "" });
+        format!(
+            "\nseed {seed} breaks a rule\n  {violation}\n{scenario}  again: cargo xtask simulate --from {seed} --seeds 1{plain}\n\n"
+        )
+    }
+}
+
+/// A directory for environments while they live: in memory where that is possible.
+pub fn scratch() -> io::Result<tempfile::TempDir> {
+    let memory = Path::new("/dev/shm");
+    let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    tempfile::Builder::new().prefix("k0rdent-simulation-").tempdir_in(parent)
 }
 
 /// What was played so far.
@@ -159,21 +178,18 @@ fn work(options: &Options, next: &AtomicU64, stopped: &AtomicBool, report: &mpsc
         }
         let scenario = Scenario::draw(seed, options.is_plain);
         let twice = seed.is_multiple_of(TWICE_EVERY);
-        let result = if twice { agreeing(&scenario, options) } else { once(&scenario, &options.directory, options) };
+        let result =
+            if twice { agreeing(&scenario, options) } else { play(&scenario, &options.directory, options.is_plain) };
         if report.send((scenario, twice, result)).is_err() {
             return;
         }
     }
 }
 
-fn once(scenario: &Scenario, directory: &Path, options: &Options) -> Result<Played, Violation> {
-    play(scenario, directory, options.is_plain)
-}
-
 /// Plays a seed twice; nothing may differ.
 fn agreeing(scenario: &Scenario, options: &Options) -> Result<Played, Violation> {
-    let first = once(scenario, &options.directory, options)?;
-    let second = once(scenario, &options.directory, options)?;
+    let first = play(scenario, &options.directory, options.is_plain)?;
+    let second = play(scenario, &options.directory, options.is_plain)?;
     // Not what was received: the SSH library picks at random what it does first when a connection ends, so the last
     // packets of a connection may or may not be read.
     let essence = |played: &Played| {
@@ -185,4 +201,28 @@ fn agreeing(scenario: &Scenario, options: &Options) -> Result<Played, Violation>
     }
     let detail = format!("{:?} and {:?}", essence(&first), essence(&second));
     Err(Violation { rule: "the same seed plays the same", detail })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hold(from: u64, seeds: u64, is_plain: bool) {
+        let scratch = scratch().unwrap();
+        let options = Options { from, seeds, is_plain, threads: 2, directory: scratch.path().to_owned() };
+        let summary = run(&options, |_| {});
+        let reports: String = summary.failed.iter().map(|failed| failed.report(is_plain)).collect();
+        assert!(summary.failed.is_empty(), "{reports}");
+        assert_eq!(summary.seeds, seeds);
+    }
+
+    #[test]
+    fn forty_seeds_break_no_rule() {
+        hold(0, 40, false);
+    }
+
+    #[test]
+    fn ten_seeds_break_no_rule_without_tls() {
+        hold(1000, 10, true);
+    }
 }
