@@ -2,6 +2,8 @@
 //!
 //! The tests are cut so that two processors have about the same to do.
 
+use std::io::Write as _;
+
 use testkit::matrix::{
     Matrix, Outcome,
     Trouble::{self, *},
@@ -18,7 +20,9 @@ fn expect(name: &str, controllers: u16, workers: u16, faults: Vec<Fault>, part: 
     let home = tempfile::tempdir().expect("a temporary directory");
     let outcome = part(&Matrix { controllers, workers, faults, directory: home.path().to_owned() });
     let Outcome { steps, points, cells, overcome, problems } = outcome;
-    println!("{name} on {controllers}+{workers}: {steps} steps x {points} points, {cells} cells, {overcome} overcome");
+    let size = format!("{steps} steps x {points} points, {cells} cells, {overcome} overcome by the run itself");
+    // Past the test runner, which shows only what failing tests print.
+    writeln!(std::io::stderr(), "{name} on {controllers}+{workers}: {size}").expect("a stream for messages");
     assert!(
         problems.is_empty(),
         "{} of {cells} cells:\n{}",
