@@ -22,6 +22,8 @@ const TWICE_EVERY: u64 = 10;
 const FAILURES_LIMIT: usize = 10;
 /// A seed that takes longer than this in real time waits for something that will never happen.
 const REAL_TIME_LIMIT: Duration = Duration::from_secs(300);
+/// A thread that plays no seed.
+const NOTHING: u64 = u64::MAX;
 /// How often progress is reported.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -128,12 +130,13 @@ impl Summary {
 /// Plays all seeds, or stops after too many failures. `progress` is called now and then, and for each failure.
 pub fn run(options: &Options, mut progress: impl FnMut(&Summary)) -> Summary {
     let (next, stopped) = (AtomicU64::new(options.from), AtomicBool::new(false));
+    let playing: Vec<AtomicU64> = (0..options.threads).map(|_| AtomicU64::new(NOTHING)).collect();
     let (report, reports) = mpsc::channel();
     let mut summary = Summary::default();
     std::thread::scope(|scope| {
-        for _ in 0..options.threads {
+        for playing in &playing {
             let (report, next, stopped) = (report.clone(), &next, &stopped);
-            scope.spawn(move || work(options, next, stopped, &report));
+            scope.spawn(move || work(options, next, stopped, playing, &report));
         }
         drop(report);
         let (mut reported, mut heard) = (Instant::now(), Instant::now());
@@ -150,9 +153,9 @@ pub fn run(options: &Options, mut progress: impl FnMut(&Summary)) -> Summary {
                 }
                 Err(RecvTimeoutError::Timeout) if heard.elapsed() > REAL_TIME_LIMIT => {
                     progress(&summary);
-                    // Threads cannot be ended; the seed is one of those that were begun last.
-                    let begun = next.load(Ordering::Relaxed);
-                    eprintln!("a seed shortly before {begun} waits for ever (deadlock)");
+                    // Threads cannot be ended.
+                    let seeds = playing.iter().map(|seed| seed.load(Ordering::Relaxed)).filter(|seed| *seed != NOTHING);
+                    eprintln!("waiting for what never happens: seeds {:?}", seeds.collect::<Vec<_>>());
                     std::process::exit(1);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -170,16 +173,18 @@ pub fn run(options: &Options, mut progress: impl FnMut(&Summary)) -> Summary {
 type Report = (Scenario, bool, Result<Played, Violation>);
 
 /// Plays one seed after the other until there is none left.
-fn work(options: &Options, next: &AtomicU64, stopped: &AtomicBool, report: &mpsc::Sender<Report>) {
+fn work(options: &Options, next: &AtomicU64, stopped: &AtomicBool, playing: &AtomicU64, report: &mpsc::Sender<Report>) {
     while !stopped.load(Ordering::Relaxed) {
         let seed = next.fetch_add(1, Ordering::Relaxed);
         if seed >= options.from + options.seeds {
             return;
         }
+        playing.store(seed, Ordering::Relaxed);
         let scenario = Scenario::draw(seed, options.is_plain);
         let twice = seed.is_multiple_of(TWICE_EVERY);
         let result =
             if twice { agreeing(&scenario, options) } else { play(&scenario, &options.directory, options.is_plain) };
+        playing.store(NOTHING, Ordering::Relaxed);
         if report.send((scenario, twice, result)).is_err() {
             return;
         }
