@@ -21,7 +21,7 @@ const BEAT: Duration = Duration::from_millis(250);
 /// Rehearses, on a runtime whose clock jumps to the next thing that happens.
 pub(crate) fn run(context: &Context, arguments: &Rehearse) -> Result<u8, CommandError> {
     let configuration = configuration::read(context)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    let runtime = rehearsal::runtime(arguments.seed).enable_all().build();
     let runtime = runtime.map_err(|error| CommandError::failed(format!("no runtime: {error}")))?;
     let mut report = runtime.block_on(on_the_twin(context, arguments, &configuration))?;
     runtime.shutdown_background();

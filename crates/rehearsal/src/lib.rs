@@ -38,7 +38,20 @@ pub struct Script<'a> {
     pub stop: watch::Receiver<Stop>,
 }
 
-/// Deploys and resets on a new world. The caller provides the runtime: current-thread, with a paused clock.
+/// A runtime whose clock jumps to the next thing that happens. What tokio leaves to chance, such as which of two ready
+/// branches a library's `select!` takes first, follows the seed; without `--cfg tokio_unstable`, which the repository's own
+/// builds have, two things that happen in the same millisecond may change places.
+pub fn runtime(seed: u64) -> tokio::runtime::Builder {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.start_paused(true);
+    #[cfg(tokio_unstable)]
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
+    #[cfg(not(tokio_unstable))]
+    let _: u64 = seed;
+    builder
+}
+
+/// Deploys and resets on a new world, on a [`runtime`] of the caller's.
 pub async fn rehearse(script: &Script<'_>) -> Result<Report, SessionError> {
     let stage = Stage::new(script.seed);
     stage.twin.with(|world| world.faults.active.clone_from(&script.faults));

@@ -14,7 +14,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 use engine::{Event, StepId, pause, runner::FaultPoint};
 
 use lossy::{Client, Loss, Lossy};
-use scene::{Blow, End, Place, Recipe, Scene, describe, is_too_late};
+use scene::{Blow, End, Place, Recipe, SEED, Scene, describe, is_too_late};
 
 /// A kind of trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -376,7 +376,6 @@ async fn reset(scene: &mut Scene) -> Result<(), String> {
 
 /// A runtime of its own for each world, with a clock that jumps from event to event.
 fn in_a_runtime<T>(future: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.enable_time().start_paused(true).build().map_err(|error| error.to_string())?;
+    let runtime = rehearsal::runtime(SEED).enable_time().build().map_err(|error| error.to_string())?;
     runtime.block_on(future)
 }

@@ -73,8 +73,7 @@ fn a_machine_that_is_replaced() {
 fn a_teardown_is_killed_while_it_puts_away() {
     for next in [Recipe::Reset, Recipe::Deploy] {
         let (home, aside) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
+        let runtime = rehearsal::runtime(0).enable_time().build().expect("a runtime");
         runtime.block_on(async {
             let mut scene = Scene::new(home.path(), 1, 0).expect("a scene");
             scene.run(Recipe::Deploy, &Blow::None).await.expect("a deployment");

@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use super::invariants;
 
 /// Decides every latency of the world.
-const SEED: u64 = 7;
+pub(super) const SEED: u64 = 7;
 /// Longer than any run takes: one that is still going on hangs.
 const TOO_LONG: Duration = Duration::from_secs(24 * 3600);
 

@@ -7,7 +7,7 @@
 //! - [`network`]: connections that are refused, break, hang, crawl or lose an answer; [`plain`]: without TLS
 //! - [`campaign`]: many seeds on all processors
 //! - `play`: one simulation; `ending`: how commands end; `foreign`: other people's things
-//! - `invariants`, `secrets`: what must hold; `trace`: the digest by which two simulations are compared
+//! - `invariants`, `secrets`: what must hold; `trace`: what happened, by which two simulations are compared
 
 pub mod campaign;
 mod ending;
@@ -28,6 +28,7 @@ use std::{
 pub use invariants::Violation;
 pub use play::Played;
 use scenario::Scenario;
+pub use trace::Trace;
 
 /// Plays one seed in a directory below `directory`, which is gone afterwards.
 pub fn play(scenario: &Scenario, directory: &Path, is_plain: bool) -> Result<Played, Violation> {
@@ -46,7 +47,7 @@ pub fn play(scenario: &Scenario, directory: &Path, is_plain: bool) -> Result<Pla
 }
 
 fn played(scenario: &Scenario, home: &Path, is_plain: bool) -> Result<Played, Violation> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = rehearsal::runtime(scenario.seed).enable_time().build();
     let runtime = runtime.map_err(|error| Violation { rule: "there is a runtime", detail: error.to_string() })?;
     runtime.block_on(async {
         let play = play::Play::new(scenario, home.to_owned(), is_plain).await?;

@@ -48,8 +48,8 @@ const CLIENT_SECRET: &str = "client-secret-of-the-simulation";
 /// What a simulation leaves to be compared and counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Played {
-    /// The digest of everything that happened.
-    pub trace: String,
+    /// Everything that happened.
+    pub trace: Trace,
     /// What passed through the network.
     pub traffic: Traffic,
     /// How many commands were run.
@@ -130,7 +130,7 @@ impl<'a> Play<'a> {
             self.trace.ledger(&world.ledger.entries);
             self.played.seconds = world.now.as_secs();
         });
-        self.played.trace = self.trace.digest();
+        self.played.trace = self.trace;
         self.played.traffic = self.weather.traffic();
         Ok(self.played)
     }

@@ -1,13 +1,13 @@
-//! A digest of everything that happened, the same wherever and whenever the seed is played.
+//! Everything that happened, the same wherever and whenever the seed is played.
 
 use engine::{Event, Record};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use twin::Entry;
 
-/// The digest so far.
-#[derive(Default)]
-pub(super) struct Trace(Sha256);
+/// What happened so far, a line each.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trace(Vec<String>);
 
 impl Trace {
     /// Adds what the journal was told.
@@ -31,11 +31,19 @@ impl Trace {
     }
 
     /// The digest of all that.
-    pub(super) fn digest(self) -> String {
-        hex::encode(&self.0.finalize()[..16])
+    pub fn digest(&self) -> String {
+        let mut all = Sha256::new();
+        self.0.iter().for_each(|line| all.update(line));
+        hex::encode(&all.finalize()[..16])
+    }
+
+    /// The first line in which the two are not the same.
+    pub fn first_difference<'a>(&'a self, other: &'a Trace) -> Option<(&'a str, &'a str)> {
+        let lines = |trace: &'a Trace| trace.0.iter().map(String::as_str).chain(std::iter::once("the end"));
+        lines(self).zip(lines(other)).find(|(one, other)| one != other)
     }
 
     fn add(&mut self, thing: &impl Serialize) {
-        self.0.update(serde_json::to_vec(thing).unwrap_or_default());
+        self.0.push(serde_json::to_string(thing).unwrap_or_default());
     }
 }
