@@ -130,10 +130,13 @@ impl Environment {
         Ok(final_place)
     }
 
-    /// Removes everything of a cluster but the archive; the journal last, so that an interruption is not forgotten.
+    /// Removes everything of a cluster but the archive; the journal last, so that an interruption is not forgotten, and
+    /// of its files the database after its write-ahead log.
     fn remove_all(&self) -> io::Result<()> {
         let mut entries: Vec<_> = fs_err::read_dir(&self.directory)?.collect::<Result<_, _>>()?;
         entries.retain(|entry| entry.file_name() != ARCHIVE);
+        entries.sort_by_key(fs_err::DirEntry::file_name);
+        entries.reverse();
         entries.sort_by_key(|entry| entry.file_name().to_string_lossy().starts_with("journal"));
         for entry in entries {
             if entry.file_type()?.is_dir() {

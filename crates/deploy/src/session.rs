@@ -156,7 +156,7 @@ impl Session {
 
     /// Takes the cluster down and proves that nothing is left.
     pub async fn reset(&self, watching: Watching<'_>) -> Result<Finished, SessionError> {
-        if !Journal::file(&self.settings.home).exists() {
+        if journal(&self.settings.home)?.is_none() {
             return Err(SessionError::NoCluster(self.settings.home.clone()));
         }
         if let Some(finished) = self.put_away()? {
@@ -334,7 +334,11 @@ impl Session {
     }
 
     fn archive(&self, status: &Status) -> Result<PathBuf, SessionError> {
-        let (state, records) = self.recorded()?.unwrap_or_default();
+        let home = &self.settings.home;
+        let journal = journal(home)?.ok_or_else(|| SessionError::NoCluster(home.clone()))?;
+        journal.checkpoint()?;
+        let records = journal.after(0)?;
+        let state = State::of(&records);
         let cluster = cluster_id(&state).ok_or_else(|| SessionError::NoCluster(self.settings.home.clone()))?;
         let config = self.environment.read(CONFIG_FILE)?.unwrap_or_default();
         let files = [
@@ -370,9 +374,22 @@ fn leaving(topology: &Topology, inventory: &Inventory) -> Vec<Leaving> {
     inventory.of(Kind::VirtualMachine).values().filter(ours).filter_map(leaving).collect()
 }
 
+/// The journal in a directory; `None` if there never was a cluster.
+fn journal(home: &std::path::Path) -> Result<Option<Journal>, SessionError> {
+    let journal = Journal::open_to_read(home)?;
+    if journal.is_none() && home.join(KEY_FILE).exists() {
+        return Err(JournalError::Damaged {
+            path: Journal::file(home),
+            reason: format!("it is missing, and {KEY_FILE} says that there was a cluster"),
+        }
+        .into());
+    }
+    Ok(journal)
+}
+
 /// What is recorded in a directory; `None` if there never was anything.
 pub fn recorded(home: &std::path::Path) -> Result<Option<(State, Vec<engine::Record>)>, SessionError> {
-    let Some(journal) = Journal::open_to_read(home)? else { return Ok(None) };
+    let Some(journal) = journal(home)? else { return Ok(None) };
     let records = journal.after(0)?;
     Ok(Some((State::of(&records), records)))
 }
@@ -389,7 +406,8 @@ pub fn used_config(environment: &Environment) -> Result<Option<Config>, SessionE
 
 /// Where the environment in a directory stands, from its own records.
 pub fn status_of(home: &std::path::Path) -> Result<Status, SessionError> {
-    let Some((state, _)) = recorded(home)? else { return Ok(views::status(&State::default(), None, None, false)) };
+    let Some(journal) = journal(home)? else { return Ok(views::status(&State::default(), None, None, false)) };
+    let state = journal.state()?;
     let config = used_config(&Environment::new(home))?;
     let topology =
         config.as_ref().zip(cluster_id(&state)).map(|(config, cluster)| topology_of(config, &cluster, &state));

@@ -5,7 +5,7 @@
 
 use std::{path::PathBuf, time::Instant};
 
-use engine::{Event, Holder, Journal, State, StepId, journal::Durability};
+use engine::{Event, Holder, Journal, StepId, journal::Durability};
 use time::OffsetDateTime;
 
 /// Appends that are measured one by one.
@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     drop(journal);
     let began = Instant::now();
     let journal = Journal::open_to_read(directory.path())?.ok_or("the journal is gone")?;
-    let state = State::of(&journal.after(0)?);
+    let state = journal.state()?;
     println!("read and fold {} events: {:.0} ms", state.sequence, began.elapsed().as_secs_f64() * 1000.0);
     Ok(())
 }

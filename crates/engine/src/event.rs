@@ -91,6 +91,11 @@ pub enum Event {
         /// Whether it was there before.
         origin: Origin,
     },
+    /// Opening the journal had to give something up: a record that was being written when the power went.
+    Recovered {
+        /// What.
+        what: String,
+    },
     /// The run is over.
     RunEnded {
         /// How.

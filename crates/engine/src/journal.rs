@@ -4,6 +4,8 @@
 //! kernel lets go of it when the program ends, however it ends. The *epoch* is the number of the current run; every
 //! append compares it in the same transaction, so that a run that lost its place can write nothing more.
 
+mod write_ahead;
+
 use std::{
     fs::File,
     path::{Path, PathBuf},
@@ -11,14 +13,17 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::event::{Event, Record};
+use crate::{
+    event::{Event, Record},
+    state::State,
+};
 
 /// The version of the journal's format that this program writes.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Who runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,13 +65,11 @@ pub enum JournalError {
         found: u32,
     },
     /// It cannot be read as a journal.
-    #[error("{}: record {sequence} is damaged: {reason}; nothing was changed. Restore the file from a backup, or move it away to start anew", path.display())]
+    #[error("{}: {reason}; nothing was changed. Restore the file from a backup, or have Azure cleared without it: `k0rdentctl reset --force --cluster-id ID`", path.display())]
     Damaged {
-        /// The journal.
+        /// The file.
         path: PathBuf,
-        /// Where.
-        sequence: u64,
-        /// How.
+        /// Where, and how.
         reason: String,
     },
     /// The database refuses.
@@ -98,7 +101,12 @@ pub struct Journal {
     /// Held for as long as this run may write.
     lease: Option<File>,
     epoch: u64,
+    recovered: Option<String>,
 }
+
+/// The columns of an event; a journal of format 1 has no checksums.
+const COLUMNS: &str =
+    "sequence INTEGER PRIMARY KEY, run INTEGER NOT NULL, at TEXT NOT NULL, body TEXT NOT NULL, checksum INTEGER";
 
 impl Journal {
     /// The journal's file in an environment's directory.
@@ -112,8 +120,14 @@ impl Journal {
         if !path.exists() {
             return Ok(None);
         }
-        // Read-write flags, because reading a write-ahead log may have to recover it first.
-        let journal = Self::connect(path, Durability::Process)?;
+        // Beside a run that writes, the end of the log may be half written.
+        let recovered = if Self::is_held(directory) { None } else { Self::inspect(&path)? };
+        // Read-write flags, because reading a write-ahead log may have to recover it first; what it is, the next run
+        // shall still find.
+        let mut journal = Self::connect(path, Durability::Process)?;
+        let keep = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        journal.database().set_db_config(keep, true).map_err(|source| journal.failed(source))?;
+        journal.recovered = recovered;
         Ok(Some(journal))
     }
 
@@ -134,43 +148,118 @@ impl Journal {
                 std::fs::TryLockError::Error(error) => error.into(),
             });
         }
+        if !path.exists() {
+            Self::create(&path)?;
+        }
+        let recovered = Self::inspect(&path)?;
         let mut journal = Self::connect(path, durability)?;
+        journal.migrate()?;
+        journal.recovered = recovered;
         journal.lease = Some(lease);
         journal.epoch = journal.begin_epoch(holder)?;
         Ok(journal)
     }
 
     fn held(path: PathBuf, asking: &Holder) -> Result<JournalError, JournalError> {
-        let journal = Self::connect(path, Durability::Process)?;
-        let holder = journal.holder()?.unwrap_or_else(|| Holder { command: "unknown".into(), ..asking.clone() });
+        // The other run may not have come so far yet that it has said who it is.
+        let holder = if path.exists() { Self::connect(path, Durability::Process)?.holder()? } else { None };
+        let holder = holder.unwrap_or_else(|| Holder { command: "unknown".into(), ..asking.clone() });
         Ok(JournalError::Held { holder: Box::new(holder) })
     }
 
+    /// Makes an empty journal, in one piece: a file that is there is never one that was only begun.
+    fn create(path: &Path) -> Result<(), JournalError> {
+        let log = log_of(path);
+        if log.exists() {
+            return Err(Self::damage(path, "it is missing, and its write-ahead log is there".to_owned()));
+        }
+        let new = path.with_extension("sqlite.new");
+        if new.exists() {
+            fs_err::remove_file(&new)?;
+        }
+        create_private(&new)?;
+        let failed = |source| JournalError::Database { path: new.clone(), source };
+        let database = Connection::open(&new).map_err(failed)?;
+        let tables = format!(
+            "BEGIN;
+             CREATE TABLE event ({COLUMNS});
+             CREATE TABLE run (epoch INTEGER PRIMARY KEY, holder TEXT NOT NULL);
+             PRAGMA user_version = {FORMAT_VERSION};
+             COMMIT;"
+        );
+        database.execute_batch(&tables).map_err(failed)?;
+        drop(database);
+        Ok(fs_err::rename(&new, path)?)
+    }
+
+    /// What is wrong with the files before the database opens them: a torn last record, in words, or an error.
+    fn inspect(path: &Path) -> Result<Option<String>, JournalError> {
+        if fs_err::metadata(path)?.len() == 0 {
+            return Err(Self::damage(path, "it is empty".to_owned()));
+        }
+        let log = log_of(path);
+        match write_ahead::inspect(&log)? {
+            None => Ok(None),
+            Some(write_ahead::Trouble::Torn { offset, bytes }) => Ok(Some(format!(
+                "the last record was not written to its end and is dropped ({bytes} bytes at offset {offset} of {})",
+                log.display()
+            ))),
+            Some(write_ahead::Trouble::Damaged { offset }) => {
+                Err(Self::damage(&log, format!("it is damaged at offset {offset}, in front of other records")))
+            }
+        }
+    }
+
     fn connect(path: PathBuf, durability: Durability) -> Result<Self, JournalError> {
-        let failed = |source| JournalError::Database { path: path.clone(), source };
-        create_private(&path)?;
+        let failed = |source| match source {
+            rusqlite::Error::SqliteFailure(error, _) if is_damage(error.code) => {
+                Self::damage(&path, source.to_string())
+            }
+            source => JournalError::Database { path: path.clone(), source },
+        };
         let database = Connection::open(&path).map_err(failed)?;
         database.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
         database.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
         let synchronous = if durability == Durability::Disk { "FULL" } else { "OFF" };
         database.pragma_update(None, "synchronous", synchronous).map_err(failed)?;
         let found: u32 = database.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-        if found > FORMAT_VERSION {
-            return Err(JournalError::Newer { path, found });
+        match found {
+            0 => Err(Self::damage(&path, "it is not a journal".to_owned())),
+            1..=FORMAT_VERSION => {
+                Ok(Self { path, database: Mutex::new(database), lease: None, epoch: 0, recovered: None })
+            }
+            _ => Err(JournalError::Newer { path, found }),
         }
-        if found == 0 {
-            database
-                .execute_batch(
-                    "BEGIN;
-                     CREATE TABLE IF NOT EXISTS event (
-                        sequence INTEGER PRIMARY KEY, run INTEGER NOT NULL, at TEXT NOT NULL, body TEXT NOT NULL);
-                     CREATE TABLE IF NOT EXISTS run (epoch INTEGER PRIMARY KEY, holder TEXT NOT NULL);
-                     PRAGMA user_version = 1;
-                     COMMIT;",
-                )
-                .map_err(failed)?;
+    }
+
+    fn format_version(&self) -> Result<u32, JournalError> {
+        let version = self.database().pragma_query_value(None, "user_version", |row| row.get(0));
+        version.map_err(|source| self.failed(source))
+    }
+
+    /// Brings a journal of an earlier format to this one.
+    fn migrate(&self) -> Result<(), JournalError> {
+        if self.format_version()? == 1 {
+            let batch = "BEGIN; ALTER TABLE event ADD COLUMN checksum INTEGER; PRAGMA user_version = 2; COMMIT;";
+            self.database().execute_batch(batch).map_err(|source| self.failed(source))?;
         }
-        Ok(Self { path, database: Mutex::new(database), lease: None, epoch: 0 })
+        Ok(())
+    }
+
+    /// What opening the journal had to give up, in words: a record that was being written when the power went.
+    pub fn recovered(&self) -> Option<&str> {
+        self.recovered.as_deref()
+    }
+
+    /// Makes every later append fail as on a full or a read-only disk.
+    #[cfg(test)]
+    pub(crate) fn fill_disk(&self, read_only: bool) {
+        let pages: u32 = self.database().pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        match read_only {
+            true => self.database().pragma_update(None, "query_only", true).unwrap(),
+            // The value that is set is returned.
+            false => self.database().pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap(),
+        }
     }
 
     fn database(&self) -> MutexGuard<'_, Connection> {
@@ -178,7 +267,7 @@ impl Journal {
     }
 
     fn begin_epoch(&self, holder: &Holder) -> Result<u64, JournalError> {
-        let holder = serde_json::to_string(holder).map_err(|error| self.damaged(0, error))?;
+        let holder = serde_json::to_string(holder).map_err(|error| Self::damage(&self.path, error.to_string()))?;
         self.database()
             .query_row(
                 "INSERT INTO run (epoch, holder) SELECT coalesce(max(epoch), 0) + 1, ?1 FROM run RETURNING epoch",
@@ -200,7 +289,8 @@ impl Journal {
             .query_row("SELECT holder FROM run ORDER BY epoch DESC LIMIT 1", [], |row| row.get(0))
             .optional()
             .map_err(|source| self.failed(source))?;
-        text.map(|text| serde_json::from_str(&text).map_err(|error| self.damaged(0, error))).transpose()
+        text.map(|text| serde_json::from_str(&text).map_err(|error| Self::damage(&self.path, error.to_string())))
+            .transpose()
     }
 
     /// Whether a run is active in this directory right now.
@@ -226,19 +316,29 @@ impl Journal {
             .database()
             .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
             .map_err(|source| self.failed(source))?;
-        if verdict == "ok" { Ok(()) } else { Err(self.damaged(0, verdict)) }
+        if verdict == "ok" { Ok(()) } else { Err(Self::damage(&self.path, verdict)) }
+    }
+
+    /// Brings everything into the database's own file, so that nothing is lost with its write-ahead log.
+    pub fn checkpoint(&self) -> Result<(), JournalError> {
+        let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+        self.database().query_row(checkpoint, [], |_| Ok(())).map_err(|source| self.failed(source))
     }
 
     /// Appends one event; when this returns, it is as durable as was asked for.
     pub fn append(&self, at: OffsetDateTime, event: Event) -> Result<Record, JournalError> {
-        let body = serde_json::to_string(&event).map_err(|error| self.damaged(0, error))?;
-        let when = at.format(&time::format_description::well_known::Rfc3339).map_err(|error| self.damaged(0, error))?;
+        let bug = |error: &dyn std::fmt::Display| JournalError::File(std::io::Error::other(error.to_string()));
+        let body = serde_json::to_string(&event).map_err(|error| bug(&error))?;
+        let when = at.format(&time::format_description::well_known::Rfc3339).map_err(|error| bug(&error))?;
+        let checksum = checksum(self.epoch, &when, &body);
         let sequence: Option<u64> = self
             .database()
             .prepare_cached(
-                "INSERT INTO event (run, at, body) SELECT ?1, ?2, ?3 WHERE (SELECT max(epoch) FROM run) = ?1 RETURNING sequence",
+                "INSERT INTO event (run, at, body, checksum) SELECT ?1, ?2, ?3, ?4 WHERE (SELECT max(epoch) FROM run) = ?1 RETURNING sequence",
             )
-            .and_then(|mut statement| statement.query_row(params![self.epoch, when, body], |row| row.get(0)).optional())
+            .and_then(|mut statement| {
+                statement.query_row(params![self.epoch, when, body, checksum], |row| row.get(0)).optional()
+            })
             .map_err(|source| self.failed(source))?;
         let sequence = sequence.ok_or_else(|| JournalError::LostLease { path: self.path.clone() })?;
         Ok(Record { sequence, run: self.epoch, at, event })
@@ -246,33 +346,81 @@ impl Journal {
 
     /// The events after `sequence`, in order.
     pub fn after(&self, sequence: u64) -> Result<Vec<Record>, JournalError> {
-        let database = self.database();
-        let mut statement = database
-            .prepare_cached("SELECT sequence, run, at, body FROM event WHERE sequence > ?1 ORDER BY sequence")
-            .map_err(|source| self.failed(source))?;
-        let rows = statement
-            .query_map(params![sequence], |row| {
-                Ok((row.get::<_, u64>(0)?, row.get::<_, u64>(1)?, row.get::<_, String>(2)?, row.get::<_, String>(3)?))
-            })
-            .map_err(|source| self.failed(source))?;
         let mut records = Vec::new();
-        for row in rows {
-            let (sequence, run, at, body) = row.map_err(|source| self.failed(source))?;
-            let at = OffsetDateTime::parse(&at, &time::format_description::well_known::Rfc3339)
-                .map_err(|error| self.damaged(sequence, error))?;
-            let event = serde_json::from_str(&body).map_err(|error| self.damaged(sequence, error))?;
-            records.push(Record { sequence, run, at, event });
-        }
+        self.each(sequence, |record| records.push(record))?;
         Ok(records)
     }
 
-    fn failed(&self, source: rusqlite::Error) -> JournalError {
-        JournalError::Database { path: self.path.clone(), source }
+    /// What is the case, without keeping every event in memory.
+    pub fn state(&self) -> Result<State, JournalError> {
+        let mut state = State::default();
+        self.each(0, |record| state.apply(&record))?;
+        Ok(state)
     }
 
-    fn damaged(&self, sequence: u64, reason: impl ToString) -> JournalError {
-        JournalError::Damaged { path: self.path.clone(), sequence, reason: reason.to_string() }
+    fn each(&self, after: u64, mut take: impl FnMut(Record)) -> Result<(), JournalError> {
+        let checksum = if self.format_version()? == 1 { "NULL" } else { "checksum" };
+        let database = self.database();
+        let query =
+            format!("SELECT sequence, run, at, body, {checksum} FROM event WHERE sequence > ?1 ORDER BY sequence");
+        let mut statement = database.prepare_cached(&query).map_err(|source| self.failed(source))?;
+        let mut rows = statement.query(params![after]).map_err(|source| self.failed(source))?;
+        let mut expected = after + 1;
+        while let Some(row) = rows.next().map_err(|source| self.failed(source))? {
+            let record = self.record(row, expected)?;
+            expected = record.sequence + 1;
+            take(record);
+        }
+        Ok(())
     }
+
+    fn record(&self, row: &Row<'_>, expected: u64) -> Result<Record, JournalError> {
+        let damaged = |reason: &dyn std::fmt::Display| Self::damage(&self.path, format!("record {expected}: {reason}"));
+        let text = |column| row.get_ref(column).and_then(|value| Ok(value.as_str()?)).map_err(|error| damaged(&error));
+        let number = |column| row.get::<_, u64>(column).map_err(|error| damaged(&error));
+        let (sequence, run, at, body) = (number(0)?, number(1)?, text(2)?, text(3)?);
+        if sequence != expected {
+            return Err(damaged(&format!("it is missing; the next is {sequence}")));
+        }
+        let recorded: Option<u32> = row.get(4).map_err(|error| damaged(&error))?;
+        if recorded.is_some_and(|recorded| recorded != checksum(run, at, body)) {
+            return Err(damaged(&"it is not what was written (its checksum is wrong)"));
+        }
+        let at = OffsetDateTime::parse(at, &time::format_description::well_known::Rfc3339);
+        let at = at.map_err(|error| damaged(&error))?;
+        let event = serde_json::from_str(body).map_err(|error| damaged(&error))?;
+        Ok(Record { sequence, run, at, event })
+    }
+
+    fn failed(&self, source: rusqlite::Error) -> JournalError {
+        match source {
+            rusqlite::Error::SqliteFailure(error, _) if is_damage(error.code) => {
+                Self::damage(&self.path, source.to_string())
+            }
+            source => JournalError::Database { path: self.path.clone(), source },
+        }
+    }
+
+    fn damage(path: &Path, reason: String) -> JournalError {
+        JournalError::Damaged { path: path.to_owned(), reason }
+    }
+}
+
+fn is_damage(code: rusqlite::ErrorCode) -> bool {
+    matches!(code, rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
+}
+
+/// SQLite's write-ahead log of a database.
+fn log_of(path: &Path) -> PathBuf {
+    path.with_extension("sqlite-wal")
+}
+
+fn checksum(run: u64, at: &str, body: &str) -> u32 {
+    let mut checksum = crc32fast::Hasher::new();
+    checksum.update(&run.to_le_bytes());
+    checksum.update(at.as_bytes());
+    checksum.update(body.as_bytes());
+    checksum.finalize()
 }
 
 /// Makes a directory, and those above it, that only its owner may enter.
@@ -364,6 +512,126 @@ mod tests {
         assert!(matches!(first.append(OffsetDateTime::UNIX_EPOCH, note("late")), Err(JournalError::LostLease { .. })));
         let next = Journal::open_to_write(directory.path(), &holder("deploy"), Durability::Process).unwrap();
         next.append(OffsetDateTime::UNIX_EPOCH, note("on time")).unwrap();
+    }
+
+    /// A journal whose run is still alive: the records that it wrote, with its files as a power cut would leave them.
+    fn cut_off(directory: &Path, count: usize) -> (Vec<Record>, Journal) {
+        let journal = Journal::open_to_write(directory, &holder("deploy"), Durability::Disk).unwrap();
+        let append = |number| journal.append(OffsetDateTime::UNIX_EPOCH, note(&format!("event {number}"))).unwrap();
+        ((0..count).map(append).collect(), journal)
+    }
+
+    /// Copies the journal's files, with the write-ahead log as `change` makes it.
+    fn copy(from: &Path, change: impl FnOnce(&mut Vec<u8>)) -> tempfile::TempDir {
+        let to = tempfile::tempdir().unwrap();
+        let mut log = fs_err::read(log_of(&Journal::file(from))).unwrap();
+        change(&mut log);
+        fs_err::copy(Journal::file(from), Journal::file(to.path())).unwrap();
+        fs_err::write(log_of(&Journal::file(to.path())), log).unwrap();
+        to
+    }
+
+    #[test]
+    fn after_a_power_cut_the_journal_begins_with_what_was_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let (written, journal) = cut_off(directory.path(), 12);
+        let length = fs_err::metadata(log_of(&journal.path)).unwrap().len() as usize;
+        let mut most = 0;
+        for end in (0..=length).step_by(1013).chain([length]) {
+            let copy = copy(directory.path(), |log| log.truncate(end));
+            let read = Journal::open_to_read(copy.path()).unwrap().unwrap();
+            let (records, torn) = (read.after(0).unwrap(), read.recovered().is_some());
+            drop(read);
+            assert_eq!(records, written[..records.len()], "cut at {end}");
+            assert!(records.len() >= most, "cut at {end}");
+            most = records.len();
+            // Who only looks takes nothing away from the next run, which says what was dropped and goes on.
+            let next = Journal::open_to_write(copy.path(), &holder("deploy"), Durability::Disk).unwrap();
+            assert_eq!(next.recovered().is_some(), torn, "cut at {end}");
+            let record = next.append(OffsetDateTime::UNIX_EPOCH, note("on")).unwrap();
+            assert_eq!(record.sequence as usize, records.len() + 1);
+        }
+        assert_eq!(most, written.len());
+    }
+
+    #[test]
+    fn a_torn_record_is_dropped_with_a_message() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_, _alive) = cut_off(directory.path(), 3);
+        let copy = copy(directory.path(), |log| log.truncate(log.len() - 100));
+        let journal = Journal::open_to_write(copy.path(), &holder("deploy"), Durability::Disk).unwrap();
+        let message = journal.recovered().unwrap().replace(&copy.path().display().to_string(), "HOME");
+        insta::assert_snapshot!(message, @"the last record was not written to its end and is dropped (4020 bytes at offset 12392 of HOME/journal.sqlite-wal)");
+        assert_eq!(journal.after(0).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn damage_in_the_middle_of_the_log_stops_everything() {
+        let directory = tempfile::tempdir().unwrap();
+        let (_, _alive) = cut_off(directory.path(), 5);
+        let copy = copy(directory.path(), |log| {
+            let middle = log.len() / 2;
+            log[middle] ^= 1;
+        });
+        let Err(error) = Journal::open_to_write(copy.path(), &holder("deploy"), Durability::Disk) else {
+            panic!("damage was not seen")
+        };
+        insta::assert_snapshot!(error.to_string().replace(&copy.path().display().to_string(), "HOME"), @"HOME/journal.sqlite-wal: it is damaged at offset 8272, in front of other records; nothing was changed. Restore the file from a backup, or have Azure cleared without it: `k0rdentctl reset --force --cluster-id ID`");
+        assert!(matches!(Journal::open_to_read(copy.path()), Err(JournalError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_changed_letter_in_a_record_is_damage() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(cut_off(directory.path(), 5));
+        let mut bytes = fs_err::read(Journal::file(directory.path())).unwrap();
+        let place = bytes.windows(7).position(|window| window == b"event 3").unwrap();
+        bytes[place + 6] = b'8';
+        fs_err::write(Journal::file(directory.path()), bytes).unwrap();
+        let journal = Journal::open_to_read(directory.path()).unwrap().unwrap();
+        let error = journal.after(0).unwrap_err().to_string();
+        insta::assert_snapshot!(error.replace(&directory.path().display().to_string(), "HOME"), @"HOME/journal.sqlite: record 4: it is not what was written (its checksum is wrong); nothing was changed. Restore the file from a backup, or have Azure cleared without it: `k0rdentctl reset --force --cluster-id ID`");
+        assert!(journal.state().is_err());
+    }
+
+    #[test]
+    fn what_is_no_journal_is_not_begun_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(cut_off(directory.path(), 50));
+        let file = Journal::file(directory.path());
+        let whole = fs_err::read(&file).unwrap();
+        let half = &whole[..whole.len() / 2];
+        for content in [&b""[..], b"not a database, but long enough to be one", half] {
+            fs_err::write(&file, content).unwrap();
+            let read = Journal::open_to_read(directory.path())
+                .and_then(|journal| journal.map(|journal| journal.after(0)).transpose());
+            assert!(matches!(read, Err(JournalError::Damaged { .. })), "{read:?}");
+            assert_eq!(fs_err::read(&file).unwrap(), content);
+        }
+    }
+
+    #[test]
+    fn a_journal_of_format_1_is_read_and_continued() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Connection::open(Journal::file(directory.path())).unwrap();
+        database
+            .execute_batch(
+                "CREATE TABLE event (
+                    sequence INTEGER PRIMARY KEY, run INTEGER NOT NULL, at TEXT NOT NULL, body TEXT NOT NULL);
+                 CREATE TABLE run (epoch INTEGER PRIMARY KEY, holder TEXT NOT NULL);
+                 INSERT INTO event VALUES (1, 1, '1970-01-01T00:00:00Z', '{\"event\":\"noted\",\"step\":\"a\",\"text\":\"old\"}');
+                 PRAGMA user_version = 1;",
+            )
+            .unwrap();
+        drop(database);
+        let read = |journal: &Journal| {
+            let records = journal.after(0).unwrap();
+            records.into_iter().map(|record| record.event).collect::<Vec<_>>()
+        };
+        assert_eq!(read(&Journal::open_to_read(directory.path()).unwrap().unwrap()), [note("old")]);
+        let journal = Journal::open_to_write(directory.path(), &holder("deploy"), Durability::Disk).unwrap();
+        journal.append(OffsetDateTime::UNIX_EPOCH, note("new")).unwrap();
+        assert_eq!(read(&journal), [note("old"), note("new")]);
     }
 
     #[test]

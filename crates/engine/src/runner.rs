@@ -111,15 +111,18 @@ pub struct Report {
 pub(crate) struct Shared<'run> {
     journal: &'run Journal,
     options: &'run Options<'run>,
+    /// Why the journal could not be written.
+    trouble: Mutex<Option<JournalError>>,
 }
 
 impl Shared<'_> {
     pub(crate) fn record(&self, event: Event) -> Result<(), Failure> {
         let at = self.options.clock.utc();
-        let record = self
-            .journal
-            .append(at, event)
-            .map_err(|error| Failure { kind: FailureKind::Journal, ..Failure::new(error.to_string()) })?;
+        let record = self.journal.append(at, event).map_err(|error| {
+            let failure = Failure { kind: FailureKind::Journal, ..Failure::new(error.to_string()) };
+            self.trouble.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            failure
+        })?;
         self.tell(Message::Recorded(Box::new(record)));
         Ok(())
     }
@@ -148,8 +151,11 @@ pub async fn run(
     options: &Options<'_>,
 ) -> Result<Report, JournalError> {
     debug_assert_eq!(plan.defect(), None);
-    let shared = Shared { journal, options };
-    let lost = |failure: Failure| JournalError::File(std::io::Error::other(failure.message));
+    let shared = Shared { journal, options, trouble: Mutex::new(None) };
+    let lost = |failure: Failure| {
+        let trouble = shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).take();
+        trouble.unwrap_or_else(|| JournalError::File(std::io::Error::other(failure.message)))
+    };
     shared.record(Event::Planned { steps: plan.steps.clone() }).map_err(lost)?;
     let schedule = RefCell::new(Schedule::new(plan));
     let mut running = FuturesUnordered::new();
@@ -298,5 +304,76 @@ impl<'plan> Schedule<'plan> {
         let mut left: Vec<_> = self.waiting.into_keys().chain(self.ready.into_values().map(|step| &step.id)).collect();
         left.sort_by_key(|id| self.places[id]);
         left.into_iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use async_trait::async_trait;
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::journal::{Durability, Holder};
+
+    /// Changes the world once.
+    struct Effect(Arc<AtomicU32>);
+
+    #[async_trait]
+    impl Step for Effect {
+        async fn ensure(&self, context: &Context<'_>) -> Result<Done, Failure> {
+            let intent = context.intend("needs a page of its own ".repeat(500)).await?;
+            self.0.fetch_add(1, Ordering::Relaxed);
+            context.effected(intent).await?;
+            Ok(Done::default())
+        }
+    }
+
+    fn planned(name: &str, after: &[&str]) -> PlannedStep {
+        PlannedStep {
+            id: StepId::new(name),
+            title: name.to_owned(),
+            phase: "phase".to_owned(),
+            node: None,
+            after: after.iter().map(|name| StepId::new(*name)).collect(),
+            decision: Decision::Run,
+            why: String::new(),
+            fingerprint: String::new(),
+            deadline: Duration::from_secs(60),
+            usual: Duration::ZERO,
+        }
+    }
+
+    /// Three steps in a row; the disk becomes full, or read-only, after the first.
+    async fn run_onto_a_bad_disk(read_only: bool) -> (u32, JournalError) {
+        let directory = tempfile::tempdir().unwrap();
+        let since = OffsetDateTime::UNIX_EPOCH;
+        let holder = Holder { user: "ada".into(), host: "desk".into(), pid: 7, command: "deploy".into(), since };
+        let journal = Journal::open_to_write(directory.path(), &holder, Durability::Disk).unwrap();
+        let effects = Arc::new(AtomicU32::new(0));
+        let plan = Plan { steps: vec![planned("a", &[]), planned("b", &["a"]), planned("c", &["b"])] };
+        let step = || Box::new(Effect(Arc::clone(&effects))) as Box<dyn Step>;
+        let steps = plan.steps.iter().map(|planned| (planned.id.clone(), step())).collect();
+        let listener = |message: &Message| {
+            if let Message::Recorded(record) = message
+                && matches!(&record.event, Event::StepSucceeded { step, .. } if step.as_str() == "a")
+            {
+                journal.fill_disk(read_only);
+            }
+        };
+        let (_go_on, stop) = watch::channel(Stop::No);
+        let options = Options { clock: Arc::new(crate::clock::SystemClock), stop, listener: &listener, faults: None };
+        let error = run(&plan, &steps, &journal, &options).await.unwrap_err();
+        (effects.load(Ordering::Relaxed), error)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_is_full_or_read_only_stops_the_run_before_the_next_effect() {
+        for (read_only, words) in [(false, "full"), (true, "readonly")] {
+            let (effects, error) = run_onto_a_bad_disk(read_only).await;
+            assert_eq!(effects, 1);
+            assert!(matches!(error, JournalError::Database { .. }) && error.to_string().contains(words), "{error}");
+        }
     }
 }

@@ -172,7 +172,7 @@ impl State {
                     self.artifacts.insert(path.clone(), artifact);
                 }
             }
-            Event::Noted { .. } | Event::Unknown => {}
+            Event::Noted { .. } | Event::Recovered { .. } | Event::Unknown => {}
         }
     }
 

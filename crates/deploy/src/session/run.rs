@@ -57,6 +57,9 @@ impl<'session> Run<'session> {
             Ok(())
         };
         append(Event::RunStarted { command: command.to_owned(), holder })?;
+        if let Some(what) = journal.recovered() {
+            append(Event::Recovered { what: what.to_owned() })?;
+        }
         let known = records.iter().rev().find_map(|record| match &record.event {
             Event::Settled { key, value } if key == "cluster_id" => ClusterId::parse(value.as_str()?).ok(),
             _ => None,

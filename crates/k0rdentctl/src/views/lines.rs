@@ -84,6 +84,7 @@ impl Lines {
             }
             Event::Intended { step, what } if is_chatty => line(self, format!("{step}: will {what}")),
             Event::Noted { step, text } => line(self, format!("{step}: note: {text}")),
+            Event::Recovered { what } => line(self, format!("note: {what}")),
             Event::StepSucceeded { step, evidence, .. } => self.succeeded(record.at, step, evidence),
             Event::StepFailed { step, failure } => {
                 let mut lines = line(self, format!("{step}: failed: {}", indented(&failure.message, 4)));

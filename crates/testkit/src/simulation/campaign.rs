@@ -203,27 +203,3 @@ fn agreeing(scenario: &Scenario, options: &Options) -> Result<Played, Violation>
     let detail = format!("{:?} and {:?}; first {difference:?}", essence(&first), essence(&second));
     Err(Violation { rule: "the same seed plays the same", detail })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hold(from: u64, seeds: u64, is_plain: bool) {
-        let scratch = scratch().unwrap();
-        let options = Options { from, seeds, is_plain, threads: 2, directory: scratch.path().to_owned() };
-        let summary = run(&options, |_| {});
-        let reports: String = summary.failed.iter().map(|failed| failed.report(is_plain)).collect();
-        assert!(summary.failed.is_empty(), "{reports}");
-        assert_eq!(summary.seeds, seeds);
-    }
-
-    #[test]
-    fn forty_seeds_break_no_rule() {
-        hold(0, 40, false);
-    }
-
-    #[test]
-    fn ten_seeds_break_no_rule_without_tls() {
-        hold(1000, 10, true);
-    }
-}

@@ -1,6 +1,7 @@
 //! How commands come to their ends: by themselves, by death, by request, or beside a rival.
 
 use std::{
+    path::Path,
     pin::Pin,
     sync::{
         Arc,
@@ -13,9 +14,10 @@ use std::{
 use deploy::{
     config::Config,
     session::{Finished, Session, SessionError, Watching},
+    task::Phase,
 };
 use engine::{
-    JournalError, Stop,
+    Journal, JournalError, Stop,
     runner::{FaultInjector, Injection, SETTLE},
 };
 use rehearsal::Stage;
@@ -26,6 +28,7 @@ use tokio::{
 
 use super::{
     invariants::{Violation, broken},
+    play::unreadable,
     scenario::{Act, Command, Ending},
 };
 
@@ -105,6 +108,7 @@ pub(super) struct Direction<'a> {
     pub(super) death: &'a Death,
     pub(super) config: (&'a str, &'a Config),
     pub(super) rival: &'a dyn Fn() -> Session,
+    pub(super) home: &'a Path,
 }
 
 impl Direction<'_> {
@@ -156,6 +160,14 @@ impl Direction<'_> {
                     running.await
                 }
             },
+            Ending::Unlocked(after) => match self.within(after, &mut running).await {
+                Some(result) => result,
+                None => {
+                    let holder = self.stage.settings(self.home, Phase::K0rdent).holder;
+                    Journal::fence(self.home, &holder).map_err(|error| unreadable(&error.into()))?;
+                    return overtaken(running.await);
+                }
+            },
         };
         Ok(Ended::of(ended))
     }
@@ -194,6 +206,14 @@ impl Direction<'_> {
                 format!("{command:?} after {waited:?}: {:?}", result.err()),
             ),
         }
+    }
+}
+
+/// A run whose place was taken stops at the next thing that it would record, and so before the next that it would change.
+fn overtaken(result: Result<Option<Finished>, SessionError>) -> Result<Ended, Violation> {
+    match result {
+        Err(SessionError::Journal(JournalError::LostLease { .. })) => Ok(Ended::Died),
+        result => broken("who has lost the lease stops", Ended::of(result).describe()),
     }
 }
 

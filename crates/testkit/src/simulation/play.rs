@@ -351,8 +351,14 @@ impl<'a> Play<'a> {
             Command::Plan => Box::pin(async { session.plan(&config).await.map(|_| None) }),
         };
         let rival = || self.session(&self.incarnation(act.chance ^ 1));
-        let direction =
-            Direction { stage: &stage, stop: &stop, death: &death, config: (&text, &config), rival: &rival };
+        let direction = Direction {
+            stage: &stage,
+            stop: &stop,
+            death: &death,
+            config: (&text, &config),
+            rival: &rival,
+            home: &self.home,
+        };
         let ended = tokio::time::timeout(LONGEST_COMMAND, direction.lead(act, running)).await;
         let ended = ended.unwrap_or_else(|_| broken("every command ends", format!("{:?}", act.command)))?;
         let now = self.stage.twin.with(|world| world.utc());
@@ -448,7 +454,7 @@ fn first_chance(scenario: &Scenario) -> u64 {
     scenario.acts.first().map_or(0, |act| act.chance)
 }
 
-fn unreadable(error: &SessionError) -> Violation {
+pub(super) fn unreadable(error: &SessionError) -> Violation {
     Violation { rule: "the environment's own files are usable", detail: error.to_string() }
 }
 

@@ -81,6 +81,8 @@ pub enum Ending {
     InterruptTwice(Duration, Duration),
     /// Somebody starts another one after so long.
     Rival(Duration, Command),
+    /// Somebody takes its place in the journal after so long.
+    Unlocked(Duration),
 }
 
 impl Act {
@@ -228,7 +230,8 @@ impl Draw {
             4 | 5 => Ending::CrashAfterPolls(1 << self.up_to(0, 12)),
             6 => Ending::Interrupt(self.instant()),
             7 => Ending::InterruptTwice(self.instant(), self.seconds(0, 10)),
-            8 => self.rival(),
+            8 if self.percent(50) => self.rival(),
+            8 => Ending::Unlocked(self.instant()),
             _ => Ending::Natural,
         };
         let count = [0, 0, 1, 1, 2, 3][self.up_to(0, 5) as usize];
