@@ -27,8 +27,9 @@ pub struct Leftover {
     pub kind: String,
     /// The cluster whose it is.
     pub cluster_id: String,
-    /// Whether it has the cluster's tag. What only has its name may be somebody else's, and is left to a person.
-    pub is_tagged: bool,
+    /// Whether it is surely the cluster's: it has its tag, or is in its group under one of its names. What only has its
+    /// name may be somebody else's, and is left to a person.
+    pub is_sure: bool,
     /// What it costs, US dollars, about; absent if that is not known.
     pub usd_per_hour: Option<f64>,
     /// The command that removes it.
@@ -78,11 +79,14 @@ pub async fn look(
         arm.list(&named, call),
         arm.find(&own_group, call)
     )?;
+    let is_own = own_group.as_ref().is_some_and(|group| tag(group, resources::TAG_CLUSTER) == Some(cluster.as_str()));
+    let inside = if is_own { members(arm, subscription, cluster, call).await? } else { Vec::new() };
+    let inside = inside.iter().filter(|member| is_ours(member, cluster));
     // Lists that were filtered by tag do not show tags (Azure documentation).
-    let tagged = groups.iter().chain(&tagged).map(|resource| (resource, cluster.to_string(), true));
+    let tagged = groups.iter().chain(&tagged).chain(inside).map(|resource| (resource, cluster.to_string(), true));
     let named = named.iter().chain(&own_group).filter_map(|resource| {
-        let (whose, is_tagged) = cluster_of(resource)?;
-        (whose == cluster.as_str()).then_some((resource, whose, is_tagged))
+        let (whose, is_sure) = cluster_of(resource)?;
+        (whose == cluster.as_str()).then_some((resource, whose, is_sure))
     });
     confirmed(arm, subscription, tagged.chain(named).filter_map(leftover).collect(), call).await
 }
@@ -93,8 +97,8 @@ pub async fn look_for_all(arm: &ArmClient, subscription: &str, call: Call) -> Re
     let (groups, all) = (list("resourcegroups"), list("resources"));
     let (groups, all) = futures::try_join!(arm.list(&groups, call), arm.list(&all, call))?;
     let seen = groups.iter().chain(&all).filter_map(|resource| {
-        let (whose, is_tagged) = cluster_of(resource)?;
-        leftover((resource, whose, is_tagged))
+        let (whose, is_sure) = cluster_of(resource)?;
+        leftover((resource, whose, is_sure))
     });
     confirmed(arm, subscription, seen.collect(), call).await
 }
@@ -116,15 +120,15 @@ fn cluster_of(resource: &Value) -> Option<(String, bool)> {
     is_ours.then(|| (whose.to_string(), false))
 }
 
-fn leftover((resource, whose, is_tagged): (&Value, String, bool)) -> Option<Leftover> {
+fn leftover((resource, whose, is_sure): (&Value, String, bool)) -> Option<Leftover> {
     let id = resource["id"].as_str()?.to_owned();
     let kind = resource["type"].as_str().unwrap_or_default().to_owned();
-    let remove = match (is_tagged, is_group(&kind)) {
+    let remove = match (is_sure, is_group(&kind)) {
         (true, _) => format!("k0rdentctl reset --force --cluster-id {whose}"),
         (false, true) => format!("az group delete --name {}", group_of(&id)),
         (false, false) => format!("az resource delete --ids {id}"),
     };
-    Some(Leftover { usd_per_hour: prices::resource(resource), id, kind, cluster_id: whose, is_tagged, remove })
+    Some(Leftover { usd_per_hour: prices::resource(resource), id, kind, cluster_id: whose, is_sure, remove })
 }
 
 /// Those that their own lists show as well, with their prices; each once, in the order of their ids.
@@ -134,7 +138,7 @@ async fn confirmed(
     mut seen: Vec<Leftover>,
     call: Call,
 ) -> Result<Vec<Leftover>, ArmError> {
-    seen.sort_by_key(|left| (left.id.to_lowercase(), !left.is_tagged));
+    seen.sort_by_key(|left| (left.id.to_lowercase(), !left.is_sure));
     seen.dedup_by(|one, other| one.id.eq_ignore_ascii_case(&other.id));
     let kinds: BTreeSet<Kind> = seen.iter().filter_map(Leftover::known_kind).collect();
     let lists = kinds.iter().map(async |kind| {
@@ -149,7 +153,8 @@ async fn confirmed(
         match (found.known_kind(), exists.get(&found.id.to_lowercase())) {
             (Some(_), None) => continue,
             (Some(_), Some(body)) => found.usd_per_hour = prices::resource(body),
-            (None, _) if found.is_group() && arm.find(&found.id, call).await?.is_none() => continue,
+            // Of other kinds nobody here knows the list; but nothing is in a group that is not there.
+            (None, _) if arm.find(group_id(&found.id), call).await?.is_none() => continue,
             (None, _) => {}
         }
         left.push(found);
@@ -165,11 +170,7 @@ pub async fn strangers(
     cluster: &ClusterId,
     call: Call,
 ) -> Result<Vec<String>, ArmError> {
-    let group = Ids::new(subscription, Names::of(cluster).resource_group).group();
-    let members = match arm.list(&format!("{group}/resources"), call).await {
-        Err(error) if error.is_not_found() => return Ok(Vec::new()),
-        members => members?,
-    };
+    let members = members(arm, subscription, cluster, call).await?;
     let id = |resource: &Value| resource["id"].as_str().unwrap_or_default().to_owned();
     let ours: Vec<String> =
         members.iter().filter(|member| is_ours(member, cluster)).map(|ours| id(ours).to_lowercase()).collect();
@@ -192,6 +193,20 @@ pub async fn strangers(
     Ok(strangers)
 }
 
+/// What is in the cluster's resource group, if there is one.
+async fn members(
+    arm: &ArmClient,
+    subscription: &str,
+    cluster: &ClusterId,
+    call: Call,
+) -> Result<Vec<Value>, ArmError> {
+    let group = Ids::new(subscription, Names::of(cluster).resource_group).group();
+    match arm.list(&format!("{group}/resources"), call).await {
+        Err(error) if error.is_not_found() => Ok(Vec::new()),
+        members => members,
+    }
+}
+
 /// Whether a resource in our group is ours; somebody may have taken its tags away.
 fn is_ours(resource: &Value, cluster: &ClusterId) -> bool {
     match tag(resource, resources::TAG_CLUSTER) {
@@ -205,6 +220,11 @@ fn is_ours(resource: &Value, cluster: &ClusterId) -> bool {
 
 fn is_group(kind: &str) -> bool {
     kind.eq_ignore_ascii_case("Microsoft.Resources/resourceGroups")
+}
+
+/// The beginning of an id that names the resource group.
+fn group_id(id: &str) -> &str {
+    id.match_indices('/').nth(4).map_or(id, |(end, _)| &id[..end])
 }
 
 fn group_of(id: &str) -> &str {
@@ -230,9 +250,9 @@ mod tests {
     #[test]
     fn tags_count_more_than_names() {
         let whose = |name: &str, kind: &str, tags: Value| {
-            cluster_of(&json!({"name": name, "type": kind, "tags": tags})).map(|(whose, is_tagged)| {
+            cluster_of(&json!({"name": name, "type": kind, "tags": tags})).map(|(whose, is_sure)| {
                 assert_eq!(whose, "k0rdent-abcd1234");
-                is_tagged
+                is_sure
             })
         };
         let group = "Microsoft.Resources/resourceGroups";
