@@ -354,6 +354,11 @@ fn leaving(topology: &Topology, inventory: &Inventory) -> Vec<Leaving> {
     inventory.of(Kind::VirtualMachine).values().filter(ours).filter_map(leaving).collect()
 }
 
+/// Whether a directory says nothing of a cluster: neither a journal nor keys.
+pub fn has_no_cluster(home: &std::path::Path) -> bool {
+    !Journal::file(home).exists() && !home.join(KEY_FILE).exists()
+}
+
 /// What is recorded in a directory; `None` if there never was anything.
 pub fn recorded(home: &std::path::Path) -> Result<Option<(State, Vec<engine::Record>)>, SessionError> {
     let Some(journal) = Journal::open_to_read(home)? else { return Ok(None) };

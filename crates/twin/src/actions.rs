@@ -48,6 +48,11 @@ pub enum Action {
         /// What it shall be, as Resource Manager takes it.
         body: Value,
     },
+    /// Somebody deletes something in Azure.
+    Delete {
+        /// Its id: `/subscriptions/...`.
+        path: String,
+    },
 }
 
 impl Action {
@@ -80,6 +85,7 @@ impl Action {
                 machine::stop_unit(world, &path, unit);
                 200
             }
+            Self::Delete { path } => azure::act(world, http::Method::DELETE, path, None),
             Self::Put { path, body } => azure::act(world, http::Method::PUT, path, Some(body)),
         };
         if status < 400 { Ok(()) } else { Err(format!("Azure answers {status}")) }

@@ -13,7 +13,7 @@ use deploy::{
     config::{self, Config},
     http::HttpClient,
     seam::Network,
-    session::{Finished, Session, SessionError, Watching},
+    session::{Finished, Session, SessionError, Teardown, Watching},
     task::Phase,
 };
 use engine::{
@@ -262,7 +262,7 @@ impl Scene {
         let running = async {
             match recipe {
                 Recipe::Deploy => session.deploy(&self.text, &self.config, watching).await,
-                Recipe::Reset => session.reset(watching).await,
+                Recipe::Reset => session.reset(&Teardown::default(), watching).await,
             }
         };
         let mut running = Box::pin(AssertUnwindSafe(running).catch_unwind());
@@ -388,7 +388,7 @@ pub fn is_too_late(end: &End) -> bool {
         End::Failed(SessionError::Failed(failures)) => {
             failures.iter().any(|failure| failure.kind == FailureKind::Deadline)
         }
-        End::Failed(SessionError::Leftovers(message)) => message.contains("not done after"),
+        End::Failed(SessionError::Leftovers(remains)) => remains.to_string().contains("not done after"),
         _ => false,
     }
 }

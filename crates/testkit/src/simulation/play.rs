@@ -11,7 +11,7 @@ use deploy::{
     config::{self, Config},
     seam::Severable,
     secret::Secret,
-    session::{Finished, Session, SessionError, Watching, recorded, status_of},
+    session::{Finished, Session, SessionError, Teardown, Watching, recorded, status_of},
     task::Phase,
     topology::{ClusterId, Names},
     views,
@@ -347,7 +347,7 @@ impl<'a> Play<'a> {
         let watching = Watching { stop: receiver, listener: &listener, faults: death.injector() };
         let running: Running<'_> = match act.command {
             Command::Deploy => Box::pin(async { session.deploy(&text, &config, watching).await.map(Some) }),
-            Command::Reset => Box::pin(async { session.reset(watching).await.map(Some) }),
+            Command::Reset => Box::pin(async { session.reset(&Teardown::default(), watching).await.map(Some) }),
             Command::Plan => Box::pin(async { session.plan(&config).await.map(|_| None) }),
         };
         let rival = || self.session(&self.incarnation(act.chance ^ 1));
