@@ -194,12 +194,7 @@ pub async fn strangers(
 }
 
 /// What is in the cluster's resource group, if there is one.
-async fn members(
-    arm: &ArmClient,
-    subscription: &str,
-    cluster: &ClusterId,
-    call: Call,
-) -> Result<Vec<Value>, ArmError> {
+async fn members(arm: &ArmClient, subscription: &str, cluster: &ClusterId, call: Call) -> Result<Vec<Value>, ArmError> {
     let group = Ids::new(subscription, Names::of(cluster).resource_group).group();
     match arm.list(&format!("{group}/resources"), call).await {
         Err(error) if error.is_not_found() => Ok(Vec::new()),

@@ -291,7 +291,7 @@ impl Task {
             Self::DeleteChart => "k0rdent chart uninstalled".to_owned(),
             Self::DeleteNamespace => format!("namespace {} deleted", config.software.k0rdent.namespace),
             Self::ResetMachine(_) => format!("k0s reset on {node}"),
-            Self::CheckGroup => format!("resource group {} is ours alone and not locked", names.resource_group),
+            Self::CheckGroup => "safety check".to_owned(),
             Self::Survey => "child clusters asked for".to_owned(),
             Self::DeleteResourceGroup => format!("resource group {} deleted", names.resource_group),
             Self::TryResourceGroup => format!("resource group {} deleted, if possible", names.resource_group),

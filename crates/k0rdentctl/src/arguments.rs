@@ -39,7 +39,11 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("deploy", &["k0rdentctl deploy", "k0rdentctl deploy -y --until machines"]),
     (
         "reset",
-        &["k0rdentctl reset", "k0rdentctl reset --fast --no-wait -y", "k0rdentctl reset --force --cluster-id k0rdent-abcd1234"],
+        &[
+            "k0rdentctl reset",
+            "k0rdentctl reset --fast --no-wait -y",
+            "k0rdentctl reset --force --cluster-id k0rdent-abcd1234",
+        ],
     ),
     ("leftovers", &["k0rdentctl leftovers", "k0rdentctl leftovers --cluster-id k0rdent-abcd1234 --output json"]),
     ("status", &["k0rdentctl status --output json", "k0rdentctl status --check"]),
@@ -454,60 +458,61 @@ mod tests {
         let help = command(80).render_help();
         assert!(help.ansi().to_string().contains("\u{1b}["));
         insta::assert_snapshot!(help, @"
-        From a YAML file to a k0rdent management cluster on Azure, and back to nothing
+    From a YAML file to a k0rdent management cluster on Azure, and back to nothing
 
-        Usage: k0rdentctl [OPTIONS] <COMMAND>
+    Usage: k0rdentctl [OPTIONS] <COMMAND>
 
-        Start:
-          init         Print a commented starter configuration
-          config       Check or show the configuration
+    Start:
+      init         Print a commented starter configuration
+      config       Check or show the configuration
 
-        Try it out:
-          rehearse     Deploy and reset in memory; needs no account
-          twin         Serve a twin of the cloud to other programs
+    Try it out:
+      rehearse     Deploy and reset in memory; needs no account
+      twin         Serve a twin of the cloud to other programs
 
-        Run:
-          plan         Show what deploy would do, and touch nothing
-          deploy       Create the cluster, or continue where it was
-          reset        Delete the cluster and prove that it is gone
-          unlock       Take over from a run that is out of reach
+    Run:
+      plan         Show what deploy would do, and touch nothing
+      deploy       Create the cluster, or continue where it was
+      reset        Delete the cluster and prove that it is gone
+      unlock       Take over from a run that is out of reach
 
-        Look:
-          status       Show the cluster and what to do next
-          events       Show what happened
-          state        Check or export the environment's records
+    Look:
+      status       Show the cluster and what to do next
+      events       Show what happened
+      state        Check or export the environment's records
+      leftovers    Show what clusters have left in Azure
 
-        Cluster:
-          ssh          Log in to a machine, or run a command there
-          kubeconfig   Write the kubeconfig and print its path
-          exec         Run a program with a way into the cluster
+    Cluster:
+      ssh          Log in to a machine, or run a command there
+      kubeconfig   Write the kubeconfig and print its path
+      exec         Run a program with a way into the cluster
 
-        Other:
-          version      Print the version
-          completions  Print a completion script for a shell
-          help         Show this, or the help of a command
+    Other:
+      version      Print the version
+      completions  Print a completion script for a shell
+      help         Show this, or the help of a command
 
-        Global options:
-              --config <FILE>    The configuration [default: ./k0rdent.yaml, then
-                                 ./config/k0rdent.yaml]
-              --home <DIR>       Where the environment's files live [default:
-                                 ./.k0rdent]
-              --output <FORMAT>  How results are printed [default: text] [possible
-                                 values: text, json]
-              --twin <DIR>       Talk to the twin served from this directory instead of
-                                 Azure
-          -v, --verbose...       Say more; twice for everything
-          -q, --quiet            Say nothing but results and errors
-              --color <WHEN>     When to use colours [default: auto] [possible values:
-                                 auto, always, never]
-          -h, --help             Print help (see more with '--help')
-          -V, --version          Print version
+    Global options:
+          --config <FILE>    The configuration [default: ./k0rdent.yaml, then
+                             ./config/k0rdent.yaml]
+          --home <DIR>       Where the environment's files live [default:
+                             ./.k0rdent]
+          --output <FORMAT>  How results are printed [default: text] [possible
+                             values: text, json]
+          --twin <DIR>       Talk to the twin served from this directory instead of
+                             Azure
+      -v, --verbose...       Say more; twice for everything
+      -q, --quiet            Say nothing but results and errors
+          --color <WHEN>     When to use colours [default: auto] [possible values:
+                             auto, always, never]
+      -h, --help             Print help (see more with '--help')
+      -V, --version          Print version
 
-        Examples:
-          k0rdentctl init --template minimal > k0rdent.yaml
-          k0rdentctl rehearse
-          k0rdentctl deploy
-        ");
+    Examples:
+      k0rdentctl init --template minimal > k0rdent.yaml
+      k0rdentctl rehearse
+      k0rdentctl deploy
+    ");
     }
 
     #[test]

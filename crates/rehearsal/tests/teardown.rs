@@ -70,7 +70,8 @@ fn group(cluster: &ClusterId) -> String {
 /// A disk of somebody else in our group.
 fn stranger(environment: &Environment, cluster: &ClusterId) -> String {
     let path = format!("{}/providers/Microsoft.Compute/disks/photos", group(cluster));
-    let disk = json!({"location": "westus2", "properties": {"creationData": {"createOption": "Empty"}, "diskSizeGB": 32}});
+    let disk =
+        json!({"location": "westus2", "properties": {"creationData": {"createOption": "Empty"}, "diskSizeGB": 32}});
     environment.put(&path, disk);
     path
 }
@@ -244,7 +245,8 @@ async fn a_lock_is_named() {
     let environment = Environment::new(&configuration(1, 1), 7);
     environment.deploy_until(Phase::Machines).await.expect("a part of a deployment");
     let cluster = environment.cluster();
-    for scope in [group(&cluster), format!("{0}/providers/Microsoft.Network/virtualNetworks/{cluster}-vnet", group(&cluster))]
+    for scope in
+        [group(&cluster), format!("{0}/providers/Microsoft.Network/virtualNetworks/{cluster}-vnet", group(&cluster))]
     {
         let lock = format!("{scope}/providers/Microsoft.Authorization/locks/keep");
         environment.put(&lock, json!({"properties": {"level": "CanNotDelete"}}));

@@ -154,9 +154,7 @@ impl<'session> Run<'session> {
         drop(steps);
         let status = self.export()?;
         match report.outcome {
-            Outcome::Succeeded => {
-                Ok(Finished { steps_run: plan.to_run(), status, archive: None, skipped: Vec::new() })
-            },
+            Outcome::Succeeded => Ok(Finished { steps_run: plan.to_run(), status, archive: None, skipped: Vec::new() }),
             Outcome::Interrupted => Err(SessionError::Interrupted),
             Outcome::Failed => {
                 let left = self.left_behind(&report).await;

@@ -124,7 +124,8 @@ impl Session {
             self.adopt(&subject, teardown)?;
         }
         let run = Run::begin(self, "reset", None, watching).await?;
-        let (recipe, mut skipped) = subject.recipe(teardown.manner, &run.deployment.topology, &run.deployment.inventory);
+        let (recipe, mut skipped) =
+            subject.recipe(teardown.manner, &run.deployment.topology, &run.deployment.inventory);
         let plan = plan::teardown(&run.question(&Observed::default()), &recipe);
         let mut finished = run.execute(&plan, &recipe).await?;
         let (state, _) = self.recorded()?.unwrap_or_default();
@@ -309,8 +310,7 @@ impl Session {
             settle.push(("subscription_id", json!(subscription)));
         }
         if !settle.is_empty() {
-            let journal =
-                Journal::open_to_write(&self.settings.home, &self.settings.holder, self.settings.durability)?;
+            let journal = Journal::open_to_write(&self.settings.home, &self.settings.holder, self.settings.durability)?;
             for (key, value) in settle {
                 journal.append(now, Event::Settled { key: key.to_owned(), value })?;
             }

@@ -36,7 +36,7 @@ fn things(found: &[Leftover]) -> String {
     let known = |kind: &str| match kind.to_ascii_lowercase().as_str() {
         "virtualmachines" => "virtual machine".to_owned(),
         "networkinterfaces" => "network interface".to_owned(),
-        "publicipaddresses" => "public address".to_owned(),
+        "publicipaddresses" => "public IP".to_owned(),
         "virtualnetworks" => "virtual network".to_owned(),
         "networksecuritygroups" => "network security group".to_owned(),
         "sshpublickeys" => "SSH key".to_owned(),
