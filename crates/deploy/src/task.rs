@@ -238,9 +238,7 @@ impl Task {
             Self::ResetMachine(_) => "k0s",
             Self::CheckGroup => "check",
             Self::Survey => "child-clusters",
-            Self::DeleteResourceGroup => "resource-group",
-            Self::TryResourceGroup => "try-resource-group",
-            Self::RequestDeletion => "request-deletion",
+            Self::DeleteResourceGroup | Self::TryResourceGroup | Self::RequestDeletion => "resource-group",
             Self::DeleteRest => "rest",
             Self::Evidence => "evidence",
         }

@@ -10,10 +10,10 @@ use crate::{
     topology::Topology,
 };
 
-/// Steps of a teardown that only look; and the one that asks for a deletion and does not wait.
+/// Steps of a teardown that only look.
 const LOOKS: [&str; 2] = ["teardown/check", "teardown/child-clusters"];
+/// The step with which every teardown ends that somebody waits for.
 const EVIDENCE: &str = "teardown/evidence";
-const REQUEST: &str = "teardown/request-deletion";
 
 /// How a cluster is taken down.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -84,20 +84,22 @@ fn inside(topology: &Topology, reached: Option<Phase>) -> (Vec<Line>, Vec<crate:
 
 /// Whether the last thing that happened is a teardown that ended well, with its evidence.
 pub fn is_torn_down(state: &State) -> bool {
-    last_reset_planned(state, EVIDENCE)
+    last_reset(state).is_some() && has_evidence(state)
 }
 
 /// Since when a deletion is under way that was accepted and that nobody has waited for.
 pub fn deletion_under_way(state: &State) -> Option<OffsetDateTime> {
-    let step = state.steps.values().find(|step| step.planned.id.as_str() == REQUEST)?;
-    step.ended_at.filter(|_| last_reset_planned(state, REQUEST))
+    last_reset(state).filter(|_| !has_evidence(state))
 }
 
-/// Whether the last run is a teardown that ended well and had this step.
-fn last_reset_planned(state: &State, step: &str) -> bool {
-    let ended_well =
-        state.runs.last().is_some_and(|run| run.command == "reset" && run.outcome == Some(Outcome::Succeeded));
-    ended_well && state.order.iter().any(|id| id.as_str() == step)
+/// When the last run ended, if it is a teardown that ended well.
+fn last_reset(state: &State) -> Option<OffsetDateTime> {
+    let run = state.runs.last().filter(|run| run.command == "reset" && run.outcome == Some(Outcome::Succeeded))?;
+    run.ended_at
+}
+
+fn has_evidence(state: &State) -> bool {
+    state.order.iter().any(|id| id.as_str() == EVIDENCE)
 }
 
 /// Why nothing can be built on what a teardown has left that has begun and has not ended well: k0rdent's controllers do
