@@ -3,10 +3,11 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{
     environment::{CONFIG, Ran, TestEnvironment},
