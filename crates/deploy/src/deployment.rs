@@ -83,6 +83,8 @@ pub struct Deployment {
     pub azure: Azure,
     /// What existed when the run began.
     pub inventory: Inventory,
+    /// Where the end of a deletion can be asked for that an earlier run has not waited for.
+    pub deletion: Option<String>,
     machines: Vec<Machine>,
     speaker: AtomicUsize,
     access: Mutex<Arc<Access>>,
@@ -146,6 +148,7 @@ impl Deployment {
             ssh_from: parts.ssh_from,
             azure: Azure { watch: Watch::new(parts.arm.clone(), ids.clone()), arm: parts.arm, ids },
             inventory: parts.inventory,
+            deletion: None,
             machines,
             speaker: AtomicUsize::new(parts.topology.nodes.iter().position(|node| node.leader).unwrap_or(0)),
             topology: parts.topology,

@@ -16,6 +16,10 @@ use crate::topology::ClusterId;
 /// Where teardowns leave their evidence.
 pub const ARCHIVE: &str = "old_deployments";
 
+/// A moment in an archive's name.
+const ARCHIVE_TIME: &[time::format_description::BorrowedFormatItem<'_>] =
+    time::macros::format_description!("[year]-[month]-[day]_[hour]-[minute]-[second]");
+
 /// Who may read a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -113,8 +117,7 @@ impl Environment {
         at: time::OffsetDateTime,
         files: &[(&str, &str)],
     ) -> io::Result<PathBuf> {
-        let format = time::macros::format_description!("[year]-[month]-[day]_[hour]-[minute]-[second]");
-        let name = format!("{ARCHIVE}/{cluster}_{}", at.format(format).unwrap_or_default());
+        let name = format!("{ARCHIVE}/{cluster}_{}", at.format(ARCHIVE_TIME).unwrap_or_default());
         let (final_place, preparing) = (self.path(&name), self.path(&format!("{name}.new")));
         if !final_place.exists() {
             if preparing.exists() {
@@ -128,6 +131,16 @@ impl Environment {
         }
         self.remove_all()?;
         Ok(final_place)
+    }
+
+    /// Moves files that cannot be used out of the way, into the archive.
+    pub fn set_aside(&self, files: &[&str], at: time::OffsetDateTime) -> io::Result<()> {
+        let place = format!("{ARCHIVE}/damaged_{}", at.format(ARCHIVE_TIME).unwrap_or_default());
+        for file in files.iter().filter(|file| self.path(file).exists()) {
+            create_private_directory(&self.path(&place))?;
+            fs_err::rename(self.path(file), self.path(&format!("{place}/{file}")))?;
+        }
+        Ok(())
     }
 
     /// Removes everything of a cluster but the archive; the journal last, so that an interruption is not forgotten, and

@@ -75,6 +75,12 @@ impl ClusterKeys {
         Ok(Self::new(cluster.clone(), seed))
     }
 
+    /// The cluster whose keys a file holds, if it is a key file.
+    pub fn cluster_in(text: &str) -> Option<ClusterId> {
+        let file: KeyFile = serde_json::from_str(text).ok()?;
+        ClusterId::parse(&file.cluster_id).ok()
+    }
+
     /// The text of the key file: secret.
     pub fn to_file(&self) -> String {
         let file = KeyFile {

@@ -24,6 +24,7 @@ pub mod leftovers;
 pub mod mesh;
 pub mod observe;
 pub mod plan;
+pub mod prices;
 pub mod recipe;
 pub mod seam;
 pub mod secret;

@@ -1,6 +1,9 @@
 //! The front door: one environment, and what can be done with it.
 
 mod run;
+mod teardown;
+
+pub use teardown::{Deletion, Remains, Teardown, TeardownPlan};
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -63,6 +66,7 @@ pub struct Settings {
 }
 
 /// How a run is watched and stopped.
+#[derive(Clone)]
 pub struct Watching<'run> {
     /// Whether to go on.
     pub stop: watch::Receiver<Stop>,
@@ -97,7 +101,7 @@ pub enum SessionError {
     Interrupted,
     /// Something is left after a teardown.
     #[error("{0}")]
-    Leftovers(String),
+    Leftovers(Box<Remains>),
     /// There is no cluster in this environment.
     #[error("there is no cluster in {}", .0.display())]
     NoCluster(PathBuf),
@@ -112,6 +116,8 @@ pub struct Finished {
     pub status: Status,
     /// Where a teardown left its evidence.
     pub archive: Option<PathBuf>,
+    /// What a teardown did not do, and why.
+    pub skipped: Vec<String>,
 }
 
 /// What a deployment would do.
@@ -146,35 +152,13 @@ impl Session {
         config: &Config,
         watching: Watching<'_>,
     ) -> Result<Finished, SessionError> {
+        self.finish_deletion(watching.clone()).await?;
         self.put_away()?;
         let run = Run::begin(self, "deploy", Some((config_text, config)), watching).await?;
         let observed = run.observe().await;
         let recipe = recipe::deploy(&run.deployment.topology);
         let (plan, _) = plan::deployment(&run.question(&observed), &recipe);
         run.execute(&plan, &recipe).await
-    }
-
-    /// Takes the cluster down and proves that nothing is left.
-    pub async fn reset(&self, watching: Watching<'_>) -> Result<Finished, SessionError> {
-        if journal(&self.settings.home)?.is_none() {
-            return Err(SessionError::NoCluster(self.settings.home.clone()));
-        }
-        if let Some(finished) = self.put_away()? {
-            return Ok(finished);
-        }
-        if self.used_config()?.is_some_and(|config| config.protect) {
-            let refusal = Failure::refused("the configuration says `protect: true`: this cluster is not to be reset");
-            return Err(SessionError::Failed(vec![
-                refusal.advise("Set it to false, run `k0rdentctl deploy`, then reset."),
-            ]));
-        }
-        let run = Run::begin(self, "reset", None, watching).await?;
-        let reached = run.reached();
-        let recipe = recipe::reset(&run.deployment.topology, reached);
-        let plan = plan::teardown(&run.question(&Observed::default()), &recipe);
-        let mut finished = run.execute(&plan, &recipe).await?;
-        finished.archive = Some(self.archive(&finished.status)?);
-        Ok(finished)
     }
 
     /// What `deploy` would do, and which differences from what is recorded it would repair. Touches nothing.
@@ -330,7 +314,7 @@ impl Session {
         }
         let status = status_of(&self.settings.home)?;
         let archive = Some(self.archive(&status)?);
-        Ok(Some(Finished { steps_run: 0, status, archive }))
+        Ok(Some(Finished { steps_run: 0, status, archive, skipped: Vec::new() }))
     }
 
     fn archive(&self, status: &Status) -> Result<PathBuf, SessionError> {
@@ -385,6 +369,11 @@ fn journal(home: &std::path::Path) -> Result<Option<Journal>, SessionError> {
         .into());
     }
     Ok(journal)
+}
+
+/// Whether a directory says nothing of a cluster: neither a journal nor keys.
+pub fn has_no_cluster(home: &std::path::Path) -> bool {
+    !Journal::file(home).exists() && !home.join(KEY_FILE).exists()
 }
 
 /// What is recorded in a directory; `None` if there never was anything.

@@ -126,8 +126,18 @@ pub enum Task {
     DeleteNamespace,
     /// Reset k0s on a machine.
     ResetMachine(usize),
+    /// Look whether the resource group can go as a whole: ours alone, and not locked.
+    CheckGroup,
+    /// Ask the cluster for child clusters, for so long and no longer.
+    Survey,
     /// Delete the resource group and wait until it is gone.
     DeleteResourceGroup,
+    /// Delete the resource group if that is possible, and go on if not.
+    TryResourceGroup,
+    /// Ask for the resource group's deletion, and do not wait.
+    RequestDeletion,
+    /// Delete one by one what is ours and is left, in whatever resource group.
+    DeleteRest,
     /// Look whether anything is left.
     Evidence,
 }
@@ -182,7 +192,12 @@ impl Task {
             | Self::DeleteChart
             | Self::DeleteNamespace
             | Self::ResetMachine(_)
+            | Self::CheckGroup
+            | Self::Survey
             | Self::DeleteResourceGroup
+            | Self::TryResourceGroup
+            | Self::RequestDeletion
+            | Self::DeleteRest
             | Self::Evidence => Phase::Teardown,
         }
     }
@@ -221,7 +236,10 @@ impl Task {
             Self::DeleteChart => "chart",
             Self::DeleteNamespace => "namespace",
             Self::ResetMachine(_) => "k0s",
-            Self::DeleteResourceGroup => "resource-group",
+            Self::CheckGroup => "check",
+            Self::Survey => "child-clusters",
+            Self::DeleteResourceGroup | Self::TryResourceGroup | Self::RequestDeletion => "resource-group",
+            Self::DeleteRest => "rest",
             Self::Evidence => "evidence",
         }
     }
@@ -271,7 +289,12 @@ impl Task {
             Self::DeleteChart => "k0rdent chart uninstalled".to_owned(),
             Self::DeleteNamespace => format!("namespace {} deleted", config.software.k0rdent.namespace),
             Self::ResetMachine(_) => format!("k0s reset on {node}"),
+            Self::CheckGroup => "safety check".to_owned(),
+            Self::Survey => "child clusters asked for".to_owned(),
             Self::DeleteResourceGroup => format!("resource group {} deleted", names.resource_group),
+            Self::TryResourceGroup => format!("resource group {} deleted, if possible", names.resource_group),
+            Self::RequestDeletion => format!("deletion of resource group {} accepted", names.resource_group),
+            Self::DeleteRest => "what is left deleted one by one".to_owned(),
             Self::Evidence => "nothing is left".to_owned(),
         }
     }
@@ -297,7 +320,8 @@ impl Task {
             Self::DeleteMachine(_) => 40,
             Self::DeleteManagement => 60,
             Self::DeleteChart | Self::DeleteNamespace | Self::ResetMachine(_) => 15,
-            Self::DeleteResourceGroup => 120,
+            Self::DeleteResourceGroup | Self::TryResourceGroup => 120,
+            Self::CheckGroup | Self::Survey | Self::RequestDeletion | Self::DeleteRest => 2,
             Self::Evidence => 3,
         })
     }
@@ -323,8 +347,10 @@ impl Task {
             Self::DeleteMachine(_) => 1200,
             Self::DeleteManagement => 900,
             Self::DeleteChart | Self::DeleteNamespace | Self::ResetMachine(_) => 600,
-            Self::DeleteResourceGroup => minutes(timeouts.reset_minutes),
-            Self::Evidence => 600,
+            Self::DeleteResourceGroup | Self::TryResourceGroup | Self::DeleteRest => minutes(timeouts.reset_minutes),
+            Self::CheckGroup | Self::RequestDeletion => 120,
+            Self::Survey => 60,
+            Self::Evidence => 180,
         })
     }
 }

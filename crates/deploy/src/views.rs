@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use crate::{
     config::Config,
     plan::Difference,
+    recipe,
     steps::k0rdent::ManagementSeen,
     task::{Phase, Task},
     topology::{ClusterId, Topology},
@@ -36,6 +37,9 @@ pub struct Status {
     pub last_run: Option<LastRun>,
     /// Who holds the environment right now, if a run is active.
     pub holder: Option<engine::Holder>,
+    /// Since when a deletion is under way that nobody has waited for.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub deletion_since: Option<OffsetDateTime>,
     /// What failed last, and why.
     pub failures: Vec<FailedStep>,
     /// What to do next: a command.
@@ -108,7 +112,11 @@ pub struct FailedStep {
 pub fn status(state: &State, config: Option<&Config>, topology: Option<&Topology>, active: bool) -> Status {
     let phases: Vec<PhaseStatus> = Phase::DEPLOY.iter().map(|phase| phase_status(state, *phase, active)).collect();
     let complete = Phase::DEPLOY.iter().zip(&phases).take_while(|(_, status)| status.status == "completed");
-    let phase = complete.last().map_or("none", |(phase, _)| phase.reached());
+    let deletion_since = recipe::deletion_under_way(state);
+    let phase = match deletion_since {
+        Some(_) => "deleting",
+        None => complete.last().map_or("none", |(phase, _)| phase.reached()),
+    };
     let failures: Vec<FailedStep> = current(state).filter_map(failed_step).collect();
     let last_run = state.runs.last().map(|run| LastRun {
         command: run.command.clone(),
@@ -146,6 +154,7 @@ pub fn status(state: &State, config: Option<&Config>, topology: Option<&Topology
         management,
         last_run,
         holder: state.runs.last().filter(|_| active).map(|run| run.holder.clone()),
+        deletion_since,
         failures,
         next: next.to_owned(),
     }
@@ -267,7 +276,8 @@ pub struct PlannedStepView {
 }
 
 impl PlannedStepView {
-    fn of(step: &PlannedStep) -> Self {
+    /// A step as it was planned.
+    pub fn of(step: &PlannedStep) -> Self {
         Self {
             id: step.id.to_string(),
             phase: step.phase.clone(),

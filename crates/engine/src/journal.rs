@@ -85,6 +85,13 @@ pub enum JournalError {
     File(#[from] std::io::Error),
 }
 
+impl JournalError {
+    /// Whether the file itself is at fault, so that no later try will read it.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. })
+    }
+}
+
 /// How hard an append tries to survive a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -112,6 +119,11 @@ impl Journal {
     /// The journal's file in an environment's directory.
     pub fn file(directory: &Path) -> PathBuf {
         directory.join("journal.sqlite")
+    }
+
+    /// Says who is at work in the directory, if somebody is.
+    pub fn check_free(directory: &Path, asking: &Holder) -> Result<(), JournalError> {
+        if Self::is_held(directory) { Err(Self::held(Self::file(directory), asking)?) } else { Ok(()) }
     }
 
     /// Opens an existing journal for reading; `None` if there is none.

@@ -81,10 +81,19 @@ impl Plan {
 
     /// How long the steps that run usually take along the longest chain of dependencies.
     pub fn usual(&self) -> Duration {
+        self.longest_chain(|step| step.usual)
+    }
+
+    /// How long the steps that run may take: the deadlines along the longest chain of dependencies.
+    pub fn bound(&self) -> Duration {
+        self.longest_chain(|step| step.deadline)
+    }
+
+    fn longest_chain(&self, takes: impl Fn(&PlannedStep) -> Duration) -> Duration {
         let mut ends: BTreeMap<&StepId, Duration> = BTreeMap::new();
         for step in &self.steps {
             let start = step.after.iter().filter_map(|id| ends.get(id)).max().copied().unwrap_or_default();
-            let takes = if step.decision == Decision::Run { step.usual } else { Duration::ZERO };
+            let takes = if step.decision == Decision::Run { takes(step) } else { Duration::ZERO };
             ends.insert(&step.id, start + takes);
         }
         ends.into_values().max().unwrap_or_default()
@@ -129,6 +138,7 @@ mod tests {
         let plan =
             Plan { steps: vec![step("a", &[], 3), step("b", &["a"], 4), step("c", &["a"], 1), step("d", &["c"], 1)] };
         assert_eq!(plan.usual(), Duration::from_secs(7));
+        assert_eq!(plan.bound(), Duration::from_secs(180));
         assert_eq!(plan.defect(), None);
     }
 

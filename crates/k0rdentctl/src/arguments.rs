@@ -7,6 +7,8 @@ use std::ffi::OsString;
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use deploy::topology::ClusterId;
+
 /// Narrower, help is unreadable; wider, lines are too long to follow.
 const WIDTHS: std::ops::RangeInclusive<usize> = 60..=200;
 
@@ -21,7 +23,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Start", &["init", "config"]),
     ("Try it out", &["rehearse", "twin"]),
     ("Run", &["plan", "deploy", "reset", "unlock"]),
-    ("Look", &["status", "events", "state"]),
+    ("Look", &["status", "events", "state", "leftovers"]),
     ("Cluster", &["ssh", "kubeconfig", "exec"]),
     ("Other", &["version", "completions", "help"]),
 ];
@@ -35,7 +37,15 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("config show", &["k0rdentctl config show --output json"]),
     ("plan", &["k0rdentctl plan"]),
     ("deploy", &["k0rdentctl deploy", "k0rdentctl deploy -y --until machines"]),
-    ("reset", &["k0rdentctl reset -y"]),
+    (
+        "reset",
+        &[
+            "k0rdentctl reset",
+            "k0rdentctl reset --fast --no-wait -y",
+            "k0rdentctl reset --force --cluster-id k0rdent-abcd1234",
+        ],
+    ),
+    ("leftovers", &["k0rdentctl leftovers", "k0rdentctl leftovers --cluster-id k0rdent-abcd1234 --output json"]),
     ("status", &["k0rdentctl status --output json", "k0rdentctl status --check"]),
     ("state", &["k0rdentctl state doctor"]),
     ("state doctor", &["k0rdentctl state doctor"]),
@@ -139,7 +149,7 @@ pub(crate) enum Command {
     /// Create the cluster, or continue where it was
     Deploy(Deploy),
     /// Delete the cluster and prove that it is gone
-    Reset(Confirmation),
+    Reset(Reset),
     /// Show the cluster and what to do next
     Status {
         /// Compare what is recorded with the real
@@ -157,6 +167,10 @@ pub(crate) enum Command {
         #[arg(short, long)]
         follow: bool,
     },
+    /// Show what clusters have left in Azure
+    ///
+    /// Looks by tag and by name in the whole subscription, not into any records. The exit code is 5 if there is anything.
+    Leftovers(Leftovers),
     /// Log in to a machine, or run a command there
     Ssh {
         /// The machine, as in k0s-controller-1
@@ -225,6 +239,48 @@ pub(crate) struct Deploy {
     /// Make generated files anew even when they are there
     #[arg(long)]
     pub(crate) force_regenerate: bool,
+}
+
+/// How to reset.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Reset {
+    /// Do not ask first.
+    #[command(flatten)]
+    pub(crate) confirmation: Confirmation,
+    /// Delete whatever is ours, even if nothing works any more: no SSH, no API server, no records
+    #[arg(long, conflicts_with = "fast")]
+    pub(crate) force: bool,
+    /// The cluster, where its records are lost or elsewhere
+    #[arg(long, value_name = "ID", requires = "force")]
+    pub(crate) cluster_id: Option<ClusterId>,
+    /// Delete the resource group in one request and ask the cluster nothing
+    #[arg(long)]
+    pub(crate) fast: bool,
+    /// Return as soon as Azure has accepted the deletion
+    #[arg(long, requires = "fast")]
+    pub(crate) no_wait: bool,
+    /// Where to look.
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+/// What to look for.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Leftovers {
+    /// Only what is left of this cluster
+    #[arg(long, value_name = "ID")]
+    pub(crate) cluster_id: Option<ClusterId>,
+    /// Where to look.
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+/// Where clusters are.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Place {
+    /// The Azure subscription, where no records name it [default: as the configuration or the login says]
+    #[arg(long, value_name = "ID")]
+    pub(crate) subscription_id: Option<String>,
 }
 
 /// How to rehearse.
@@ -402,60 +458,61 @@ mod tests {
         let help = command(80).render_help();
         assert!(help.ansi().to_string().contains("\u{1b}["));
         insta::assert_snapshot!(help, @"
-        From a YAML file to a k0rdent management cluster on Azure, and back to nothing
+    From a YAML file to a k0rdent management cluster on Azure, and back to nothing
 
-        Usage: k0rdentctl [OPTIONS] <COMMAND>
+    Usage: k0rdentctl [OPTIONS] <COMMAND>
 
-        Start:
-          init         Print a commented starter configuration
-          config       Check or show the configuration
+    Start:
+      init         Print a commented starter configuration
+      config       Check or show the configuration
 
-        Try it out:
-          rehearse     Deploy and reset in memory; needs no account
-          twin         Serve a twin of the cloud to other programs
+    Try it out:
+      rehearse     Deploy and reset in memory; needs no account
+      twin         Serve a twin of the cloud to other programs
 
-        Run:
-          plan         Show what deploy would do, and touch nothing
-          deploy       Create the cluster, or continue where it was
-          reset        Delete the cluster and prove that it is gone
-          unlock       Take over from a run that is out of reach
+    Run:
+      plan         Show what deploy would do, and touch nothing
+      deploy       Create the cluster, or continue where it was
+      reset        Delete the cluster and prove that it is gone
+      unlock       Take over from a run that is out of reach
 
-        Look:
-          status       Show the cluster and what to do next
-          events       Show what happened
-          state        Check or export the environment's records
+    Look:
+      status       Show the cluster and what to do next
+      events       Show what happened
+      state        Check or export the environment's records
+      leftovers    Show what clusters have left in Azure
 
-        Cluster:
-          ssh          Log in to a machine, or run a command there
-          kubeconfig   Write the kubeconfig and print its path
-          exec         Run a program with a way into the cluster
+    Cluster:
+      ssh          Log in to a machine, or run a command there
+      kubeconfig   Write the kubeconfig and print its path
+      exec         Run a program with a way into the cluster
 
-        Other:
-          version      Print the version
-          completions  Print a completion script for a shell
-          help         Show this, or the help of a command
+    Other:
+      version      Print the version
+      completions  Print a completion script for a shell
+      help         Show this, or the help of a command
 
-        Global options:
-              --config <FILE>    The configuration [default: ./k0rdent.yaml, then
-                                 ./config/k0rdent.yaml]
-              --home <DIR>       Where the environment's files live [default:
-                                 ./.k0rdent]
-              --output <FORMAT>  How results are printed [default: text] [possible
-                                 values: text, json]
-              --twin <DIR>       Talk to the twin served from this directory instead of
-                                 Azure
-          -v, --verbose...       Say more; twice for everything
-          -q, --quiet            Say nothing but results and errors
-              --color <WHEN>     When to use colours [default: auto] [possible values:
-                                 auto, always, never]
-          -h, --help             Print help (see more with '--help')
-          -V, --version          Print version
+    Global options:
+          --config <FILE>    The configuration [default: ./k0rdent.yaml, then
+                             ./config/k0rdent.yaml]
+          --home <DIR>       Where the environment's files live [default:
+                             ./.k0rdent]
+          --output <FORMAT>  How results are printed [default: text] [possible
+                             values: text, json]
+          --twin <DIR>       Talk to the twin served from this directory instead of
+                             Azure
+      -v, --verbose...       Say more; twice for everything
+      -q, --quiet            Say nothing but results and errors
+          --color <WHEN>     When to use colours [default: auto] [possible values:
+                             auto, always, never]
+      -h, --help             Print help (see more with '--help')
+      -V, --version          Print version
 
-        Examples:
-          k0rdentctl init --template minimal > k0rdent.yaml
-          k0rdentctl rehearse
-          k0rdentctl deploy
-        ");
+    Examples:
+      k0rdentctl init --template minimal > k0rdent.yaml
+      k0rdentctl rehearse
+      k0rdentctl deploy
+    ");
     }
 
     #[test]

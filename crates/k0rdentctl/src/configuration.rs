@@ -65,6 +65,11 @@ pub(crate) fn check(context: &Context) -> Result<Checked, CommandError> {
     })
 }
 
+/// What the one at hand says, if there is one that can be used.
+pub(crate) fn at_hand(context: &Context) -> Option<Config> {
+    check(context).ok()?.config
+}
+
 /// Reads one that can be used. Warnings are printed; errors, with all warnings, are the error.
 pub(crate) fn read(context: &Context) -> Result<Configuration, CommandError> {
     let checked = check(context)?;

@@ -50,12 +50,14 @@ pub(crate) struct CommandError {
     pub(crate) message: String,
     /// What to do about it, in the order in which to try.
     pub(crate) hints: Vec<String>,
+    /// What a teardown has left, for programs.
+    pub(crate) leftovers: serde_json::Value,
 }
 
 impl CommandError {
     /// An error without advice.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), hints: Vec::new() }
+        Self { exit, message: message.into(), hints: Vec::new(), leftovers: serde_json::Value::Null }
     }
 
     /// A usage or configuration error.
@@ -121,8 +123,10 @@ impl From<SessionError> for CommandError {
             SessionError::BadFile { path, reason } => Self::bad_file(&path, reason),
             SessionError::Failed(found) => failures(&found),
             SessionError::Interrupted => Self::new(Exit::Interrupted, "interrupted; the state is safe"),
-            SessionError::Leftovers(left) => {
-                Self::new(Exit::Leftovers, left).hint("look again, and delete what is left: k0rdentctl reset")
+            SessionError::Leftovers(remains) => {
+                let error = Self::new(Exit::Leftovers, remains.to_string());
+                let remove = remains.left.iter().map(|left| format!("delete what is left: {}", left.remove));
+                Self { leftovers: serde_json::json!(remains.left), ..remove.fold(error, Self::hint) }
             }
             SessionError::NoCluster(home) => {
                 Self::usage(format!("there is no cluster in {}", home.display())).hint("make one: k0rdentctl deploy")

@@ -23,6 +23,7 @@ use serde::Deserialize;
 
 use crate::{
     commands::Context,
+    configuration,
     credentials::credentials,
     error::{CommandError, Exit},
 };
@@ -139,6 +140,16 @@ impl Reach {
             force_regenerate: false,
             until: Phase::K0rdent,
         })
+    }
+
+    /// The subscription where no records name it: as the command line, the configuration or the surroundings say.
+    pub(crate) fn subscription(&self, context: &Context, said: Option<&String>) -> Option<String> {
+        if let Some(twin) = &self.twin {
+            return twin.subscription_id.clone();
+        }
+        let configured = || configuration::at_hand(context)?.azure.subscription_id;
+        let surroundings = || context.surroundings.variable("AZURE_SUBSCRIPTION_ID").map(str::to_owned);
+        said.cloned().or_else(configured).or_else(surroundings)
     }
 
     /// In the twin there is one subscription, whatever the configuration says.

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use deploy::{
     config::Config,
-    session::{Session, SessionError, Watching},
+    session::{Session, SessionError, Teardown, Watching},
     task::Phase,
 };
 use engine::{Message, Stop};
@@ -61,7 +61,7 @@ pub async fn rehearse(script: &Script<'_>) -> Result<Report, SessionError> {
     let deployed = session.deploy(script.config_text, script.config, watching()).await;
     let mut report = Report::of_deployment(&stage, &session, &deployed)?;
     // A refused rehearsal has nothing to take down; a failed one shows that the teardown works from there.
-    let torn_down = session.reset(watching()).await;
+    let torn_down = session.reset(&Teardown::default(), watching()).await;
     report.add_teardown(&stage, &torn_down);
     match (deployed, torn_down) {
         (Err(interrupted @ SessionError::Interrupted), _) | (_, Err(interrupted @ SessionError::Interrupted)) => {

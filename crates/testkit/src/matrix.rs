@@ -11,6 +11,7 @@ pub mod scene;
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
+use deploy::recipe::Manner;
 use engine::{Event, StepId, pause, runner::FaultPoint};
 
 use lossy::{Client, Loss, Lossy};
@@ -70,6 +71,8 @@ pub struct Matrix {
     pub faults: Vec<twin::Fault>,
     /// A directory for the environments, one a cell.
     pub directory: PathBuf,
+    /// How environments are taken down: each cell at once, if it is not in order.
+    pub manner: Manner,
 }
 
 /// How large a matrix was, and what it found.
@@ -121,7 +124,8 @@ impl Matrix {
                 for (number, blow) in blows(passed, trouble).into_iter().enumerate() {
                     // As a rule the deployment goes on; every third time it is taken down as it is.
                     let crash = trouble.crash().is_some();
-                    let then = if crash && number % 3 == 2 { Then::Reset } else { Then::Deploy };
+                    let at_once = crash && number % 3 == 2 || self.manner != Manner::Orderly;
+                    let then = if at_once { Then::Reset } else { Then::Deploy };
                     self.cell(
                         outcome,
                         &format!("{recipe:?} {blow:?}"),
@@ -208,7 +212,8 @@ impl Matrix {
     }
 
     fn scene(&self, name: &str) -> Result<Scene, String> {
-        let scene = Scene::new(&self.directory.join(name), self.controllers, self.workers)?;
+        let mut scene = Scene::new(&self.directory.join(name), self.controllers, self.workers)?;
+        scene.manner = self.manner;
         scene.twin().with(|world| world.faults.active.clone_from(&self.faults));
         Ok(scene)
     }

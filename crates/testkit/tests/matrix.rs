@@ -4,6 +4,7 @@
 
 use std::io::Write as _;
 
+use deploy::recipe::Manner;
 use testkit::matrix::{
     Matrix, Outcome,
     Trouble::{self, *},
@@ -17,8 +18,19 @@ const TROUBLES_THAT_KILL: &[Trouble] = &[CrashBeforeEffect, CrashAfterEffect, Cr
 
 /// Runs a part of a matrix, says how large it was, and what it found.
 fn expect(name: &str, controllers: u16, workers: u16, faults: Vec<Fault>, part: impl FnOnce(&Matrix) -> Outcome) {
+    expect_in(Manner::Orderly, name, controllers, workers, faults, part);
+}
+
+fn expect_in(
+    manner: Manner,
+    name: &str,
+    controllers: u16,
+    workers: u16,
+    faults: Vec<Fault>,
+    part: impl FnOnce(&Matrix) -> Outcome,
+) {
     let home = tempfile::tempdir().expect("a temporary directory");
-    let outcome = part(&Matrix { controllers, workers, faults, directory: home.path().to_owned() });
+    let outcome = part(&Matrix { controllers, workers, faults, directory: home.path().to_owned(), manner });
     let Outcome { steps, points, cells, overcome, problems } = outcome;
     let size = format!("{steps} steps x {points} points, {cells} cells, {overcome} overcome by the run itself");
     // Past the test runner, which shows only what failing tests print.
@@ -49,6 +61,27 @@ matrices! {
     reset_of_one_machine: Reset 1 + 0 Trouble::ALL;
     reset_of_two_machines: Reset 1 + 1 Trouble::ALL;
     reset_of_five_machines: Reset 3 + 2 Trouble::ALL;
+}
+
+/// From wherever a deployment was killed, a teardown by force or in one request leads back to nothing, and goes on where
+/// it was killed itself.
+macro_rules! teardowns {
+    ($($test:ident: $manner:ident $recipe:ident $controllers:literal + $workers:literal $troubles:expr;)*) => {
+        $(#[test]
+        fn $test() {
+            let run = |matrix: &Matrix| matrix.run(Recipe::$recipe, $troubles);
+            expect_in(Manner::$manner, stringify!($test), $controllers, $workers, Vec::new(), run);
+        })*
+    };
+}
+
+teardowns! {
+    force_from_every_effect_on_two_machines: Force Deploy 1 + 1 &[CrashBeforeEffect, CrashAfterEffect];
+    fast_from_every_effect_on_two_machines: Fast Deploy 1 + 1 &[CrashBeforeEffect, CrashAfterEffect];
+    force_from_every_effect_on_five_machines: Force Deploy 3 + 2 &[CrashAfterEffect];
+    fast_from_every_effect_on_five_machines: Fast Deploy 3 + 2 &[CrashAfterEffect];
+    force_is_killed: Force Reset 1 + 1 TROUBLES_THAT_KILL;
+    fast_fails_or_is_killed: Fast Reset 1 + 1 &[Failure, CrashBeforeEffect, CrashAfterEffect, CrashBeforeRecord, CrashAfterRecord];
 }
 
 #[test]

@@ -41,6 +41,18 @@ pub enum Action {
         /// The unit's name.
         unit: String,
     },
+    /// Somebody creates or changes something in Azure: a thing of their own in our group, a lock, a tag.
+    Put {
+        /// Its id: `/subscriptions/...`.
+        path: String,
+        /// What it shall be, as Resource Manager takes it.
+        body: Value,
+    },
+    /// Somebody deletes something in Azure.
+    Delete {
+        /// Its id: `/subscriptions/...`.
+        path: String,
+    },
 }
 
 impl Action {
@@ -50,29 +62,31 @@ impl Action {
         let status = match self {
             Self::DeleteMachine { machine } => {
                 let path = vm(world, machine)?;
-                azure::act(world, http::Method::DELETE, &path)
+                azure::act(world, http::Method::DELETE, &path, None)
             }
             Self::StopMachine { machine } => {
                 let path = vm(world, machine)? + "/powerOff";
-                azure::act(world, http::Method::POST, &path)
+                azure::act(world, http::Method::POST, &path, None)
             }
             Self::DeallocateMachine { machine } => {
                 let path = vm(world, machine)? + "/deallocate";
-                azure::act(world, http::Method::POST, &path)
+                azure::act(world, http::Method::POST, &path, None)
             }
             Self::EvictMachine { machine } => {
                 let path = vm(world, machine)? + "/simulateEviction";
-                azure::act(world, http::Method::POST, &path)
+                azure::act(world, http::Method::POST, &path, None)
             }
             Self::RemoveRule { rule } => {
                 let group = id(world, "Microsoft.Network/networkSecurityGroups", "")?;
-                azure::act(world, http::Method::DELETE, &format!("{group}/securityRules/{rule}"))
+                azure::act(world, http::Method::DELETE, &format!("{group}/securityRules/{rule}"), None)
             }
             Self::StopUnit { machine, unit } => {
                 let path = vm(world, machine)?;
                 machine::stop_unit(world, &path, unit);
                 200
             }
+            Self::Delete { path } => azure::act(world, http::Method::DELETE, path, None),
+            Self::Put { path, body } => azure::act(world, http::Method::PUT, path, Some(body)),
         };
         if status < 400 { Ok(()) } else { Err(format!("Azure answers {status}")) }
     }

@@ -12,8 +12,11 @@ pub enum FaultKind {
     Quota,
     /// ARM answers 429 with `Retry-After`.
     Throttle,
-    /// A long-running operation ends in `Failed` (`InternalOperationError`). Target: a resource name.
+    /// A long-running operation ends in `Failed` (`InternalOperationError`). Target: a resource name. The deletion of a
+    /// resource group is undone half-way (`ResourceGroupDeletionBlocked`). Target: its name.
     OperationFailure,
+    /// Lists go on showing what was deleted for ten minutes. Target: a resource id.
+    StaleListing,
     /// ARM answers 500 or 503.
     ServerError,
     /// The machine takes five times as long to boot.
@@ -30,6 +33,8 @@ pub enum FaultKind {
     SshHang,
     /// k0s starts, but never becomes ready (API server or node).
     K0sNotReady,
+    /// The API server accepts requests and never answers them. Target: a path; discovery is `/apis`.
+    ApiServerHang,
     /// One component of the Management object reports an error. Target: the component.
     ComponentFailure,
     /// The Management object never becomes Ready.

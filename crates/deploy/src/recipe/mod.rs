@@ -4,7 +4,7 @@ mod deploy;
 mod reset;
 
 pub use deploy::deploy;
-pub use reset::{is_torn_down, reset, unfinished_teardown};
+pub use reset::{Manner, deletion_under_way, is_torn_down, reset, unfinished_teardown};
 
 use crate::task::Task;
 

@@ -1,6 +1,8 @@
 //! Back to nothing, in the order in which nothing hangs.
 
 use engine::{Failure, Outcome, State, StepStatus};
+use serde::Serialize;
+use time::OffsetDateTime;
 
 use super::{Line, line};
 use crate::{
@@ -8,13 +10,60 @@ use crate::{
     topology::Topology,
 };
 
-/// The steps of a teardown, as far as the environment ever got. k0rdent clears up after itself only while its
-/// controllers run: the Management object goes before the chart (k0rdent documentation, clean-up).
-pub fn reset(topology: &Topology, reached: Option<Phase>) -> Vec<Line> {
+/// Steps of a teardown that only look.
+const LOOKS: [&str; 2] = ["teardown/check", "teardown/child-clusters"];
+/// The step with which every teardown ends that somebody waits for.
+const EVIDENCE: &str = "teardown/evidence";
+
+/// How a cluster is taken down.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Manner {
+    /// k0rdent and k0s are uninstalled first, each in its own order.
+    #[default]
+    Orderly,
+    /// Nothing has to work: what is ours is found in the subscription and deleted, whatever goes wrong on the way.
+    Force,
+    /// The resource group is deleted in one request, and the cluster is asked nothing.
+    Fast,
+    /// The same, and nobody waits for it.
+    FastNoWait,
+}
+
+/// The steps of a teardown, as far as the environment ever got; nothing is asked of a cluster that never was. k0rdent
+/// clears up after itself only while its controllers run: the Management object goes before the chart (k0rdent
+/// documentation, clean-up).
+pub fn reset(topology: &Topology, reached: Option<Phase>, manner: Manner) -> Vec<Line> {
+    let check = line(CheckGroup, []);
+    match manner {
+        Manner::Orderly => {
+            let (mut lines, after) = inside(topology, reached);
+            lines.insert(0, check);
+            lines.extend([line(DeleteResourceGroup, after), line(DeleteRest, [DeleteResourceGroup])]);
+            lines.push(line(Evidence, [DeleteRest]));
+            lines
+        }
+        Manner::Fast => {
+            let group = [check, line(DeleteResourceGroup, [CheckGroup])];
+            group.into_iter().chain([line(DeleteRest, [DeleteResourceGroup]), line(Evidence, [DeleteRest])]).collect()
+        }
+        Manner::FastNoWait => vec![check, line(RequestDeletion, [CheckGroup])],
+        Manner::Force => {
+            let survey = (reached >= Some(Phase::K0rdent)).then_some(Survey);
+            let mut lines: Vec<Line> = survey.iter().map(|survey| line(*survey, [])).collect();
+            lines.extend([line(TryResourceGroup, survey), line(DeleteRest, [TryResourceGroup])]);
+            lines.push(line(Evidence, [DeleteRest]));
+            lines
+        }
+    }
+}
+
+/// The steps inside the cluster, and what the rest comes after.
+fn inside(topology: &Topology, reached: Option<Phase>) -> (Vec<Line>, Vec<crate::task::Task>) {
     let mut lines = Vec::new();
-    let mut after = Vec::new();
+    let mut after = vec![CheckGroup];
     if reached >= Some(Phase::K0rdent) {
-        lines.push(line(DeleteManagement, []));
+        lines.push(line(DeleteManagement, [CheckGroup]));
         lines.push(line(DeleteChart, [DeleteManagement]));
         lines.push(line(DeleteNamespace, [DeleteChart]));
         after = vec![DeleteNamespace];
@@ -30,14 +79,27 @@ pub fn reset(topology: &Topology, reached: Option<Phase>) -> Vec<Line> {
             after = vec![ResetMachine(node)];
         }
     }
-    lines.push(line(DeleteResourceGroup, after));
-    lines.push(line(Evidence, [DeleteResourceGroup]));
-    lines
+    (lines, after)
 }
 
-/// Whether the last thing that happened is a teardown that ended well.
+/// Whether the last thing that happened is a teardown that ended well, with its evidence.
 pub fn is_torn_down(state: &State) -> bool {
-    state.runs.last().is_some_and(|run| run.command == "reset" && run.outcome == Some(Outcome::Succeeded))
+    last_reset(state).is_some() && has_evidence(state)
+}
+
+/// Since when a deletion is under way that was accepted and that nobody has waited for.
+pub fn deletion_under_way(state: &State) -> Option<OffsetDateTime> {
+    last_reset(state).filter(|_| !has_evidence(state))
+}
+
+/// When the last run ended, if it is a teardown that ended well.
+fn last_reset(state: &State) -> Option<OffsetDateTime> {
+    let run = state.runs.last().filter(|run| run.command == "reset" && run.outcome == Some(Outcome::Succeeded))?;
+    run.ended_at
+}
+
+fn has_evidence(state: &State) -> bool {
+    state.order.iter().any(|id| id.as_str() == EVIDENCE)
 }
 
 /// Why nothing can be built on what a teardown has left that has begun and has not ended well: k0rdent's controllers do
@@ -46,7 +108,9 @@ pub fn unfinished_teardown(state: &State) -> Option<Failure> {
     let reset = state.runs.iter().rev().find(|run| run.command == "reset")?;
     let acted = state.steps.values().any(|step| {
         let acted = step.intent.is_some() || step.status == StepStatus::Completed;
-        step.planned.phase == Phase::Teardown.name() && acted && step.started_at >= Some(reset.started_at)
+        let id = step.planned.id.as_str();
+        let is_teardown = step.planned.phase == Phase::Teardown.name() && !LOOKS.contains(&id);
+        is_teardown && acted && step.started_at >= Some(reset.started_at)
     });
     acted.then(|| {
         Failure::refused(

@@ -9,18 +9,22 @@ use rand_core::RngCore as _;
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::{CONFIG_FILE, Finished, KEY_FILE, Session, SessionError, Settings, Watching, kept_positions, lock};
+use super::{
+    CONFIG_FILE, Finished, KEY_FILE, LOOK_PATIENCE, Remains, Session, SessionError, Settings, Watching, kept_positions,
+    lock, teardown::deletion_operation,
+};
 use crate::{
-    azure::Kind,
+    azure::{Call, Inventory, Kind},
     config::Config,
     deployment::Deployment,
     environment::{Access, sha256},
+    leftovers::{self, Leftover},
     observe::{Observed, observe},
     plan::Question,
     recipe,
     steps::Bound,
     task::{Phase, Task},
-    topology::ClusterId,
+    topology::{ClusterId, Topology},
     views::{self, Status},
 };
 
@@ -118,7 +122,9 @@ impl<'session> Run<'session> {
             append(Event::Settled { key: "positions".to_owned(), value: json!(kept_positions(&parts, &before)) })?;
         }
         append(Event::Settled { key: "subscription_id".to_owned(), value: json!(parts.subscription) })?;
-        let deployment = Arc::new(Deployment::new(parts, journal.epoch()));
+        let mut deployment = Deployment::new(parts, journal.epoch());
+        deployment.deletion = deletion_operation(&before, &deployment.topology);
+        let deployment = Arc::new(deployment);
         Ok(Self { session, journal, state, deployment, watching })
     }
 
@@ -130,27 +136,6 @@ impl<'session> Run<'session> {
 
     pub(super) async fn observe(&self) -> Observed {
         observe(&self.deployment, &self.state, &self.session.environment).await
-    }
-
-    /// How far the cluster ever got, as far as it matters for taking it down.
-    pub(super) fn reached(&self) -> Option<Phase> {
-        self.deployment.inventory.group.as_ref()?;
-        let topology = &self.deployment.topology;
-        let leader = self.deployment.leader();
-        let done =
-            |task: Task| self.state.steps.get(&task.id(topology)).is_some_and(|step| step.completed_with.is_some());
-        let begun = |task: Task| self.state.steps.get(&task.id(topology)).is_some_and(|step| step.started_at.is_some());
-        let machines = self.deployment.inventory.of(Kind::VirtualMachine).len() == topology.nodes.len();
-        // A teardown that was interrupted does not go back: where k0rdent was cleared up, k0s may be gone as well.
-        let state = |task: Task| self.state.steps.get(&task.id(topology));
-        let cleared = state(Task::DeleteNamespace)
-            .filter(|step| step.status == StepStatus::Completed)
-            .is_some_and(|step| step.ended_at >= state(Task::Chart).and_then(|chart| chart.started_at));
-        match () {
-            () if !machines || !begun(Task::Binary(leader)) => None,
-            () if done(Task::Leader(leader)) && begun(Task::Chart) && !cleared => Some(Phase::K0rdent),
-            () => Some(Phase::K0s),
-        }
     }
 
     pub(super) async fn execute(self, plan: &Plan, recipe: &[recipe::Line]) -> Result<Finished, SessionError> {
@@ -172,20 +157,36 @@ impl<'session> Run<'session> {
         drop(steps);
         let status = self.export()?;
         match report.outcome {
-            Outcome::Succeeded => Ok(Finished { steps_run: plan.to_run(), status, archive: None }),
+            Outcome::Succeeded => Ok(Finished { steps_run: plan.to_run(), status, archive: None, skipped: Vec::new() }),
             Outcome::Interrupted => Err(SessionError::Interrupted),
             Outcome::Failed => {
-                let evidence = Task::Evidence.id(&self.deployment.topology);
-                if let [(step, failure)] = report.failures.as_slice()
-                    && step.id == evidence
-                {
-                    return Err(SessionError::Leftovers(failure.message.clone()));
+                let left = self.left_behind(&report).await;
+                let failures = report.failures.into_iter().map(|(step, failure)| named(&step, failure));
+                match left {
+                    Some(left) => {
+                        let reasons = failures.map(|failure| failure.message).collect();
+                        Err(SessionError::Leftovers(Box::new(Remains { left, reasons })))
+                    }
+                    None => Err(SessionError::Failed(failures.collect())),
                 }
-                Err(SessionError::Failed(
-                    report.failures.into_iter().map(|(step, failure)| named(&step, failure)).collect(),
-                ))
             }
         }
+    }
+
+    /// What a teardown has left that failed while it deleted; nothing if it failed before.
+    async fn left_behind(&self, report: &engine::Report) -> Option<Vec<Leftover>> {
+        let Deployment { azure, topology, .. } = &*self.deployment;
+        let deleting = [Task::DeleteResourceGroup, Task::TryResourceGroup, Task::DeleteRest, Task::Evidence];
+        let deleting = deleting.map(|task| task.id(topology));
+        let failed = |(step, failure): &(engine::PlannedStep, Failure)| {
+            deleting.contains(&step.id) && matches!(failure.kind, FailureKind::Failed | FailureKind::Deadline)
+        };
+        if !report.failures.iter().any(failed) {
+            return None;
+        }
+        let call = Call::within(LOOK_PATIENCE);
+        let left = leftovers::look(&azure.arm, &azure.ids.subscription, &topology.cluster_id, call).await;
+        left.ok().filter(|left| !left.is_empty())
     }
 
     /// Writes the views that people and their tools read.
@@ -198,6 +199,25 @@ impl<'session> Run<'session> {
         environment.write("deployment-state.yaml", &views::state_yaml(&state, &status), Access::Secret)?;
         environment.write("deployment-events.yaml", &views::events_yaml(&records), Access::Secret)?;
         Ok(status)
+    }
+}
+
+/// How far the cluster ever got, as far as it matters for taking it down.
+pub(super) fn reached(state: &State, topology: &Topology, inventory: &Inventory) -> Option<Phase> {
+    inventory.group.as_ref()?;
+    let leader = topology.nodes.iter().position(|node| node.leader).unwrap_or(0);
+    let step = |task: Task| state.steps.get(&task.id(topology));
+    let done = |task: Task| step(task).is_some_and(|step| step.completed_with.is_some());
+    let begun = |task: Task| step(task).is_some_and(|step| step.started_at.is_some());
+    let machines = inventory.of(Kind::VirtualMachine).len() == topology.nodes.len();
+    // A teardown that was interrupted does not go back: where k0rdent was cleared up, k0s may be gone as well.
+    let cleared = step(Task::DeleteNamespace)
+        .filter(|step| step.status == StepStatus::Completed)
+        .is_some_and(|cleared| cleared.ended_at >= step(Task::Chart).and_then(|chart| chart.started_at));
+    match () {
+        () if !machines || !begun(Task::Binary(leader)) => None,
+        () if done(Task::Leader(leader)) && begun(Task::Chart) && !cleared => Some(Phase::K0rdent),
+        () => Some(Phase::K0s),
     }
 }
 

@@ -6,6 +6,7 @@ mod leaving;
 mod machine;
 mod network;
 mod prepare;
+mod removal;
 mod teardown;
 
 use std::sync::Arc;
@@ -59,8 +60,13 @@ impl Step for Bound {
             Task::DeleteChart => teardown::chart(deployment, context).await,
             Task::DeleteNamespace => teardown::namespace(deployment, context).await,
             Task::ResetMachine(node) => teardown::reset_machine(deployment, context, node).await,
-            Task::DeleteResourceGroup => teardown::resource_group(deployment, context).await,
-            Task::Evidence => teardown::evidence(deployment, context).await,
+            Task::CheckGroup => removal::check_group(deployment, context).await,
+            Task::Survey => removal::survey(deployment, context).await,
+            Task::DeleteResourceGroup => removal::resource_group(deployment, context).await,
+            Task::TryResourceGroup => removal::try_resource_group(deployment, context).await,
+            Task::RequestDeletion => removal::request_deletion(deployment, context).await,
+            Task::DeleteRest => removal::rest(deployment, context).await,
+            Task::Evidence => removal::evidence(deployment, context).await,
         }
     }
 }

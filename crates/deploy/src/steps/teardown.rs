@@ -1,21 +1,22 @@
-//! Taking it down: k0rdent in its own order, k0s, the resource group, and the proof that nothing is left.
+//! Taking it down inside the cluster: k0rdent in its own order, then k0s.
 
 use std::{ops::ControlFlow, time::Duration};
 
 use engine::{Context, Done, Failure, Intent};
-use serde_json::json;
 
 use super::{
     k0rdent::{CHART_NAMESPACE, MANAGEMENT_NAME, RELEASE},
     k0s::refused,
 };
 use crate::{
-    azure::{Call, inventory, resources},
-    deployment::{Deployment, arm_failure, ssh_failure},
+    deployment::{Deployment, ssh_failure},
     k0s::{BINARY, CONFIG, TOKEN, unit},
     kubernetes::{CHART, CLUSTER_DEPLOYMENT, Kind, MANAGEMENT, NAMESPACE},
     ssh::SshError,
 };
+
+/// How long a machine may take to say that it is there at all.
+const PROBE: Duration = Duration::from_secs(60);
 
 /// Deletes an object and waits until it is gone.
 async fn delete(
@@ -92,7 +93,7 @@ async fn clear_machine(
     let planned = deployment.node(node);
     let remote = deployment.remote(node).await?;
     let patience = Duration::from_secs(300);
-    match remote.try_run(&format!("test -x {BINARY}"), None, patience).await {
+    match remote.try_run(&format!("test -x {BINARY}"), None, PROBE).await {
         Ok(output) if output.code == 0 => {}
         Ok(_) => return Ok(Ok(Done::seen("k0s is not there"))),
         Err(error) => return Ok(Err(error)),
@@ -115,52 +116,4 @@ async fn clear_machine(
     context.effected(intent).await?;
     remote.disconnect().await;
     Ok(Ok(Done::seen("k0s is gone")))
-}
-
-/// The resource group with everything in it, waited for until it is gone.
-pub(super) async fn resource_group(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
-    let call = Call::within(context.step().deadline);
-    let cluster = deployment.topology.cluster_id.as_str();
-    let group = &deployment.topology.names.resource_group;
-    let Some(existing) = &deployment.inventory.group else { return Ok(Done::seen("it does not exist")) };
-    if inventory::tag(existing, resources::TAG_CLUSTER) != Some(cluster) {
-        return Err(Failure::refused(format!(
-            "resource group {group} is not ours (no tag {}={cluster}); it is left alone",
-            resources::TAG_CLUSTER
-        )));
-    }
-    let mut operation = None;
-    if !deployment.inventory.is_deleting() {
-        let intent = context.intend(format!("delete resource group {group} with everything in it")).await?;
-        let path = format!("{}?forceDeletionTypes=Microsoft.Compute/virtualMachines", deployment.azure.ids.group());
-        let answer = deployment.azure.arm.delete(&path, call).await.map_err(arm_failure)?;
-        operation = answer.location;
-        context.effected(intent).await?;
-    }
-    let evidence = |text: &str| context.waiting(format!("resource group {group} is gone"), text);
-    deployment.azure.watch.gone(operation.as_deref(), call, &evidence).await.map_err(arm_failure)?;
-    Ok(Done::seen("it is gone"))
-}
-
-/// Looks, by tag and by name, whether anything is left in the subscription. Listings lag behind deletions by minutes,
-/// so what they still show is looked at again until the deadline.
-pub(super) async fn evidence(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
-    let cluster = deployment.topology.cluster_id.as_str();
-    let call = Call::within(context.step().deadline);
-    let deadline = call.deadline - Duration::from_secs(10);
-    loop {
-        let left = crate::leftovers::look(&deployment.azure.arm, &deployment.azure.ids.subscription, cluster, call)
-            .await
-            .map_err(arm_failure)?;
-        if left.is_empty() {
-            return Ok(Done::seen("0 left").with(json!({"leftovers": []})));
-        }
-        let names: Vec<&str> = left.iter().map(|left| left.id.as_str()).collect();
-        if tokio::time::Instant::now() >= deadline {
-            return Err(Failure::new(format!("{} left: {}", left.len(), names.join(", ")))
-                .advise("Run `k0rdentctl reset` again; it deletes what is left."));
-        }
-        context.waiting("Azure lists nothing of this cluster", format!("{} left: {}", left.len(), names[0]));
-        engine::pause(Duration::from_secs(2)).await;
-    }
 }

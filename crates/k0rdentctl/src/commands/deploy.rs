@@ -1,6 +1,11 @@
 //! `deploy`: creates the cluster, or continues where it was.
 
-use deploy::{config::Config, session::Finished, task::Phase};
+use deploy::{
+    config::{Config, VmPriority},
+    prices::{self, Cost},
+    session::Finished,
+    task::Phase,
+};
 use serde_json::json;
 
 use crate::{
@@ -26,9 +31,10 @@ pub(crate) async fn run(context: &Context, arguments: &Deploy) -> Result<u8, Com
     context.printer.say(&intention(config, status.cluster_id.as_deref()));
     context.printer.say(&match &context.global.twin {
         None => format!(
-            "Azure charges for {} until `{}`; how much is not known here.",
+            "Azure charges for {} until `{}`: {} for the machines alone.",
             count(config.node_count() as usize, "machine"),
             context.command("reset"),
+            machines_cost(config),
         ),
         Some(twin) => format!("On the twin in {}: it costs nothing.", twin.display()),
     });
@@ -71,6 +77,16 @@ fn intention(config: &Config, cluster: Option<&str>) -> String {
     let software = &config.software;
     lines.push(format!("  {:<14} k0s {}, k0rdent {}", "software", software.k0s.version, software.k0rdent.version));
     lines.join("\n")
+}
+
+/// What the machines cost; Spot machines have a price of the day.
+fn machines_cost(config: &Config) -> Cost {
+    let (controllers, workers) = (&config.cluster.controllers, &config.cluster.workers);
+    let is_spot = config.azure.vm_priority == VmPriority::Spot;
+    let price = |size: &str| if is_spot { None } else { prices::machine(size) };
+    let of = |number: u16, size: &str| vec![price(size); usize::from(number)];
+    let controllers = of(controllers.count, &config.vm_sizing.controller.size);
+    controllers.into_iter().chain(of(workers.count, &config.vm_sizing.worker.size)).collect()
 }
 
 /// The last phase that is wanted.

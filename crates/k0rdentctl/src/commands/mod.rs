@@ -7,6 +7,7 @@ mod events;
 mod exec;
 mod init;
 mod kubeconfig;
+mod leftovers;
 mod plan;
 mod reset;
 mod run;
@@ -106,7 +107,8 @@ fn dispatch(context: &Context, command: Command) -> Result<u8, CommandError> {
         Command::Config(command) => config::run(context, command),
         Command::Plan => block_on(plan::run(context)),
         Command::Deploy(arguments) => block_on(deploy::run(context, &arguments)),
-        Command::Reset(confirmation) => block_on(reset::run(context, confirmation)),
+        Command::Reset(arguments) => block_on(reset::run(context, &arguments)),
+        Command::Leftovers(arguments) => block_on(leftovers::run(context, &arguments)),
         Command::Status { check: false } => status::run(context),
         Command::Status { check: true } => block_on(status::check(context)),
         Command::Unlock(confirmation) => unlock::run(context, confirmation),
@@ -143,6 +145,9 @@ fn show(context: &Context, error: &CommandError, is_stream: bool) {
         let mut last = ending(error.exit.outcome(), error.exit as u8);
         last["message"] = json!(error.message);
         last["hints"] = json!(hints);
+        if !error.leftovers.is_null() {
+            last["leftovers"] = error.leftovers.clone();
+        }
         printer.object(&last);
     }
 }

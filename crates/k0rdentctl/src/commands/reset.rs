@@ -2,55 +2,90 @@
 
 use deploy::{
     environment::Environment,
-    session::{recorded, status_of, used_config},
-    topology::Names,
+    recipe::Manner,
+    session::{Finished, Teardown, TeardownPlan, used_config},
 };
 use serde_json::json;
 
 use crate::{
-    arguments::Confirmation,
+    arguments::Reset,
     commands::{
-        Context, ending,
+        Context, FORMAT_VERSION, ending,
         run::{Run, watch},
     },
     configuration,
     error::CommandError,
-    views::count,
+    views::teardown,
     world::{Login, reach},
 };
 
-/// Resets, after the cluster's name was typed.
-pub(crate) async fn run(context: &Context, confirmation: Confirmation) -> Result<u8, CommandError> {
+/// Resets, after the plan was seen and the cluster's name was typed.
+pub(crate) async fn run(context: &Context, arguments: &Reset) -> Result<u8, CommandError> {
     let home = &context.global.home;
-    let cluster = recorded(home)?.and_then(|(state, _)| deploy::session::cluster_id(&state));
-    let Some(cluster) = cluster else { return Ok(nothing(context)) };
-    let used = used_config(&Environment::new(home))?;
+    let manner = manner(arguments);
+    let used = match used_config(&Environment::new(home)) {
+        // What cannot be read does not matter to force.
+        Err(_) if manner == Manner::Force => None,
+        used => used?,
+    };
+    if deploy::session::has_no_cluster(home) && arguments.cluster_id.is_none() {
+        return Ok(nothing(context));
+    }
     refuse_if_protected(context, used.as_ref().is_some_and(|config| config.protect))?;
     let tenant = used.and_then(|config| config.azure.tenant_id);
-    let session = reach(context)?.session(context, "reset", &Login::Needed(tenant.as_deref()))?;
-    let machines = status_of(home)?.nodes.len();
-    let machines = if machines == 0 { String::new() } else { format!(" with {}", count(machines, "machine")) };
-    let group = Names::of(&cluster).resource_group;
-    context.printer.say(&format!(
-        "{cluster}: resource group {group}{machines}, and all files in {} except old_deployments, will be deleted.",
-        home.display()
-    ));
-    if !context.confirm(confirmation.yes, &format!("Type {cluster} to delete it: "), &[cluster.as_str()])? {
+    let reach = reach(context)?;
+    let session = reach.session(context, "reset", &Login::Needed(tenant.as_deref()))?;
+    let teardown = Teardown {
+        manner,
+        cluster: arguments.cluster_id.clone(),
+        subscription: reach.subscription(context, arguments.place.subscription_id.as_ref()),
+    };
+    let Some(plan) = session.teardown_plan(&teardown).await? else { return Ok(nothing(context)) };
+    show(context, &plan);
+    let cluster = plan.cluster_id.as_str();
+    if !context.confirm(arguments.confirmation.yes, &format!("Type {cluster} to delete it: "), &[cluster])? {
         context.printer.say("cancelled; nothing was touched");
         return Ok(0);
     }
-    let finished = watch(context, &session, Run::Reset).await?;
-    if context.printer.is_json() {
-        let mut last = ending("succeeded", 0);
-        last["cluster_id"] = json!(cluster);
-        last["leftovers"] = json!([]);
-        last["archive"] = json!(finished.archive);
-        context.printer.object(&last);
-    } else {
-        let archive = finished.archive.map(|archive| archive.display().to_string()).unwrap_or_default();
-        context.printer.result(&format!("{cluster} is gone: 0 left\n\n  records      {archive}"));
-    }
+    let finished = watch(context, &session, Run::Reset(&teardown)).await?;
+    end(context, &plan, &finished);
     Ok(0)
+}
+
+fn manner(arguments: &Reset) -> Manner {
+    match (arguments.force, arguments.fast, arguments.no_wait) {
+        (true, ..) => Manner::Force,
+        (_, true, false) => Manner::Fast,
+        (_, true, true) => Manner::FastNoWait,
+        (_, false, _) => Manner::Orderly,
+    }
+}
+
+fn show(context: &Context, plan: &TeardownPlan) {
+    if context.printer.is_json() {
+        context.printer.object(&json!({"format_version": FORMAT_VERSION, "event": "teardown-plan", "plan": plan}));
+    } else {
+        context.printer.say(&teardown::plan(plan, &context.global.home));
+    }
+}
+
+fn end(context: &Context, plan: &TeardownPlan, finished: &Finished) {
+    let waits = plan.manner != Manner::FastNoWait;
+    if context.printer.is_json() {
+        let mut last = ending(if waits { "succeeded" } else { "accepted" }, 0);
+        last["cluster_id"] = json!(plan.cluster_id);
+        last["skipped"] = json!(finished.skipped);
+        if waits {
+            last["leftovers"] = json!([]);
+            last["archive"] = json!(finished.archive);
+        }
+        context.printer.object(&last);
+    } else if waits {
+        context.printer.result(&teardown::gone(plan.cluster_id.as_str(), finished));
+    } else {
+        let (look, prove) = (context.command("status --check"), context.command("reset"));
+        context.printer.result(&teardown::accepted(plan.cluster_id.as_str(), &look, &prove));
+    }
 }
 
 fn nothing(context: &Context) -> u8 {

@@ -2,11 +2,20 @@
 
 use std::{pin::pin, time::Duration};
 
-use deploy::session::{Finished, Session, SessionError, Watching};
+use deploy::{
+    recipe::Manner,
+    session::{Finished, Session, SessionError, Teardown, Watching},
+};
 use engine::{Message, Stop, pause};
 use tokio::{sync::watch, time::timeout};
 
-use crate::{commands::Context, configuration::Configuration, error::CommandError, signals::Signals, views::run::View};
+use crate::{
+    commands::Context,
+    configuration::Configuration,
+    error::{CommandError, Exit},
+    signals::Signals,
+    views::run::View,
+};
 
 /// How often the live lines move.
 const TICK: Duration = Duration::from_millis(100);
@@ -18,22 +27,24 @@ pub(crate) enum Run<'a> {
     /// Bring the cluster up.
     Deploy(&'a Configuration),
     /// Take it down.
-    Reset,
+    Reset(&'a Teardown),
 }
 
 impl Run<'_> {
-    /// The command's name.
+    /// The command to continue with.
     fn name(&self) -> &'static str {
         match self {
             Self::Deploy(_) => "deploy",
-            Self::Reset => "reset",
+            Self::Reset(Teardown { manner: Manner::Orderly, .. }) => "reset",
+            Self::Reset(Teardown { manner: Manner::Force, .. }) => "reset --force",
+            Self::Reset(Teardown { manner: Manner::Fast | Manner::FastNoWait, .. }) => "reset --fast",
         }
     }
 
     async fn start(&self, session: &Session, watching: Watching<'_>) -> Result<Finished, SessionError> {
         match self {
             Self::Deploy(configuration) => session.deploy(&configuration.text, &configuration.config, watching).await,
-            Self::Reset => session.reset(watching).await,
+            Self::Reset(teardown) => session.reset(teardown, watching).await,
         }
     }
 }
@@ -64,6 +75,11 @@ pub(crate) async fn watch(context: &Context, session: &Session, run: Run<'_>) ->
     view.end();
     let again = format!("continue with: k0rdentctl {}", run.name());
     result.map_err(|error| match error {
+        SessionError::Failed(_) if matches!(run, Run::Reset(Teardown { manner: Manner::Orderly, .. })) => {
+            let error = CommandError::from(error).hint(again);
+            let is_failed = error.exit == Exit::Failed;
+            if is_failed { error.hint("or without asking the cluster: k0rdentctl reset --force") } else { error }
+        }
         SessionError::Interrupted | SessionError::Failed(_) => CommandError::from(error).hint(again),
         error => error.into(),
     })

@@ -1,6 +1,9 @@
 //! `status`: where the environment stands, from its own records; and with `--check`, compared with the real.
 
-use deploy::session::{status_of, used_config};
+use deploy::{
+    session::{Deletion, status_of, used_config},
+    views::Status,
+};
 use serde_json::json;
 
 use crate::{
@@ -21,7 +24,11 @@ pub(crate) async fn check(context: &Context) -> Result<u8, CommandError> {
     let reach = reach(context)?;
     let mut settings = reach.settings(context, "status", &Login::Needed(config.azure.tenant_id.as_deref()))?;
     settings.own_address = None;
-    let found = deploy::session::Session::new(settings).check().await?;
+    let session = deploy::session::Session::new(settings);
+    if let Some(deletion) = session.deletion().await? {
+        return Ok(deleting(context, &status, &deletion));
+    }
+    let found = session.check().await?;
     if context.printer.is_json() {
         context.printer.document(&json!({
             "format_version": FORMAT_VERSION,
@@ -36,6 +43,27 @@ pub(crate) async fn check(context: &Context) -> Result<u8, CommandError> {
         context.printer.result(&format!("\nrepair it: {}", context.command("deploy")));
     }
     Ok(if found.is_empty() { 0 } else { Exit::Failed as u8 })
+}
+
+/// How a deletion stands that nobody has waited for. Exit code 1 if it has failed.
+fn deleting(context: &Context, status: &Status, deletion: &Deletion) -> u8 {
+    let is_failed = matches!(deletion, Deletion::Failed(_));
+    if context.printer.is_json() {
+        context.printer.document(&json!({
+            "format_version": FORMAT_VERSION,
+            "cluster_id": status.cluster_id,
+            "phase": status.phase,
+            "deletion": deletion,
+        }));
+    } else {
+        let text = match deletion {
+            Deletion::UnderWay => "Azure is deleting the cluster".to_owned(),
+            Deletion::Done => "Azure has deleted the cluster's resource group".to_owned(),
+            Deletion::Failed(why) => format!("Azure has not deleted the cluster: {why}"),
+        };
+        context.printer.result(&format!("{text}\n\nprove that nothing is left: {}", context.command("reset")));
+    }
+    if is_failed { Exit::Failed as u8 } else { 0 }
 }
 
 /// Prints it.

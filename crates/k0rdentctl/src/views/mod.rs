@@ -6,6 +6,7 @@ pub(crate) mod progress;
 pub(crate) mod rehearsal;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod teardown;
 
 use std::time::Duration;
 

@@ -54,6 +54,9 @@ fn overview(status: &Status) -> String {
         let when = format!("{} by {}, {}, {}", run.command, run.by, moment(run.started_at), run.outcome);
         rows.push(vec!["last run".to_owned(), when]);
     }
+    if let Some(since) = status.deletion_since {
+        rows.push(vec!["deletion".to_owned(), format!("accepted by Azure {}, not waited for", moment(since))]);
+    }
     table(&rows)
 }
 
@@ -139,6 +142,7 @@ mod tests {
                 outcome: "failed",
             }),
             holder: None,
+            deletion_since: None,
             failures: vec![FailedStep {
                 step: "k0rdent/management".into(),
                 message: "not done after 25 min".into(),

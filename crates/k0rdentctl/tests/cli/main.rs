@@ -5,4 +5,5 @@ mod environment;
 mod help;
 mod looking;
 mod running;
+mod teardown;
 mod twin;

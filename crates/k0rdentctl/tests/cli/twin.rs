@@ -7,8 +7,19 @@ use std::{
 
 use super::environment::{CONFIG, TestEnvironment};
 
-/// Ends the twin when the test ends.
-struct Served(Child);
+/// A twin that ends when the test ends.
+pub(crate) struct Served(Child);
+
+impl Served {
+    /// Serves one from the directory `twin`; answers what it says when it is ready.
+    pub(crate) fn start(environment: &TestEnvironment) -> (Self, String) {
+        let serve = ["twin", "serve", "--data-dir", "twin", "--speed", "600"];
+        let mut twin = Self(environment.command(&serve).stdout(Stdio::piped()).spawn().expect("the program starts"));
+        let mut ready = String::new();
+        BufReader::new(twin.0.stdout.take().expect("its output")).read_line(&mut ready).expect("a line");
+        (twin, ready)
+    }
+}
 
 impl Drop for Served {
     fn drop(&mut self) {
@@ -36,10 +47,7 @@ fn no_twin_is_served() {
 #[test]
 fn the_whole_road_over_tcp() {
     let environment = TestEnvironment::with_config(CONFIG);
-    let serve = ["twin", "serve", "--data-dir", "twin", "--speed", "600"];
-    let mut twin = Served(environment.command(&serve).stdout(Stdio::piped()).spawn().expect("the program starts"));
-    let mut ready = String::new();
-    BufReader::new(twin.0.stdout.take().expect("its output")).read_line(&mut ready).expect("a line");
+    let (_twin, ready) = Served::start(&environment);
     assert!(ready.starts_with(r#"{"format_version":1,"arm":"https://127.0.0.1:"#), "{ready}");
     let run = |arguments: &[&str]| environment.run(&[&["--twin", "twin"], arguments].concat());
 

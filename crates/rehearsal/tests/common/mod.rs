@@ -110,14 +110,27 @@ impl Environment {
 
     /// Resets.
     pub(crate) async fn reset(&self) -> Result<deploy::session::Finished, deploy::session::SessionError> {
+        self.reset_as(&deploy::session::Teardown::default()).await
+    }
+
+    /// Resets in that manner.
+    pub(crate) async fn reset_as(
+        &self,
+        teardown: &deploy::session::Teardown,
+    ) -> Result<deploy::session::Finished, deploy::session::SessionError> {
         let (_go_on, stop) = watch::channel(Stop::No);
         let watching = deploy::session::Watching { stop, listener: &show, faults: None };
-        self.session(deploy::task::Phase::K0rdent).reset(watching).await
+        self.session(deploy::task::Phase::K0rdent).reset(teardown, watching).await
     }
 
     /// Resets, and makes sure that nothing is left anywhere.
     pub(crate) async fn reset_to_nothing(&self) {
         self.reset().await.expect("a teardown");
+        self.nothing_is_left();
+    }
+
+    /// Nothing is left anywhere.
+    pub(crate) fn nothing_is_left(&self) {
         assert_eq!(self.stage.twin.with(|world| twin::azure::resources(world)), [] as [serde_json::Value; 0]);
         let left: Vec<_> = fs_err::read_dir(self.home.path())
             .expect("the directory")

@@ -12,8 +12,9 @@ use deploy::{
     azure::{ArmClient, Call, Endpoints, Ids, Kind, resources},
     config::{self, Config},
     http::HttpClient,
+    recipe::Manner,
     seam::Network,
-    session::{Finished, Session, SessionError, Watching},
+    session::{Finished, Session, SessionError, Teardown, Watching},
     task::Phase,
 };
 use engine::{
@@ -113,6 +114,8 @@ pub struct Scene {
     heard: Arc<Mutex<Heard>>,
     incarnations: u64,
     strangers: Strangers,
+    /// How `reset` takes it down.
+    pub manner: Manner,
 }
 
 /// Things that are not ours, though their names are like ours.
@@ -141,6 +144,7 @@ impl Scene {
             heard: Arc::default(),
             incarnations: 0,
             strangers: Strangers::default(),
+            manner: Manner::Orderly,
         })
     }
 
@@ -262,7 +266,9 @@ impl Scene {
         let running = async {
             match recipe {
                 Recipe::Deploy => session.deploy(&self.text, &self.config, watching).await,
-                Recipe::Reset => session.reset(watching).await,
+                Recipe::Reset => {
+                    session.reset(&Teardown { manner: self.manner, ..Teardown::default() }, watching).await
+                }
             }
         };
         let mut running = Box::pin(AssertUnwindSafe(running).catch_unwind());
@@ -388,7 +394,7 @@ pub fn is_too_late(end: &End) -> bool {
         End::Failed(SessionError::Failed(failures)) => {
             failures.iter().any(|failure| failure.kind == FailureKind::Deadline)
         }
-        End::Failed(SessionError::Leftovers(message)) => message.contains("not done after"),
+        End::Failed(SessionError::Leftovers(remains)) => remains.to_string().contains("not done after"),
         _ => false,
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use deploy::{
     config::Config,
-    session::{Finished, Session, SessionError, Watching},
+    session::{Finished, Session, SessionError, Teardown, Watching},
     task::Phase,
 };
 use engine::{
@@ -195,7 +195,7 @@ impl Direction<'_> {
         let watching = Watching { stop, listener: &|_| {}, faults: None };
         let began = Instant::now();
         let result = match command {
-            Command::Reset => session.reset(watching).await,
+            Command::Reset => session.reset(&Teardown::default(), watching).await,
             _ => session.deploy(self.config.0, self.config.1, watching).await,
         };
         let waited = began.elapsed();

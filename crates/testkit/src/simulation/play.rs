@@ -9,9 +9,10 @@ use std::{
 use deploy::{
     azure::{Credentials, Endpoints},
     config::{self, Config},
+    recipe::Manner,
     seam::Severable,
     secret::Secret,
-    session::{Finished, Session, SessionError, Watching, recorded, status_of},
+    session::{Finished, Session, SessionError, Teardown, Watching, recorded, status_of},
     task::Phase,
     topology::{ClusterId, Names},
     views,
@@ -145,6 +146,7 @@ impl<'a> Play<'a> {
                 ending: Ending::Natural,
                 faults: Vec::new(),
                 roughness: Roughness::default(),
+                manner: Manner::Orderly,
                 ..first.clone()
             };
             match self.run(&act).await? {
@@ -345,9 +347,10 @@ impl<'a> Play<'a> {
         let (stop, receiver) = watch::channel(Stop::No);
         let death = Death::new(act.ending);
         let watching = Watching { stop: receiver, listener: &listener, faults: death.injector() };
+        let teardown = Teardown { manner: act.manner, ..Teardown::default() };
         let running: Running<'_> = match act.command {
             Command::Deploy => Box::pin(async { session.deploy(&text, &config, watching).await.map(Some) }),
-            Command::Reset => Box::pin(async { session.reset(watching).await.map(Some) }),
+            Command::Reset => Box::pin(async { session.reset(&teardown, watching).await.map(Some) }),
             Command::Plan => Box::pin(async { session.plan(&config).await.map(|_| None) }),
         };
         let rival = || self.session(&self.incarnation(act.chance ^ 1));

@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use deploy::recipe::Manner;
 use engine::runner::FaultPoint;
 use rand_chacha::{
     ChaCha8Rng,
@@ -51,6 +52,8 @@ pub struct Act {
     pub rest: Duration,
     /// The program's own chance.
     pub chance: u64,
+    /// How a reset takes the cluster down.
+    pub manner: Manner,
 }
 
 /// What is run.
@@ -204,6 +207,8 @@ impl Draw {
             Command::Deploy | Command::Reset if self.percent(8) => self.rival(),
             _ => Ending::Natural,
         };
+        let (rest, chance) = (self.seconds(0, 120), self.0.next_u64());
+        let manners = [Manner::Orderly, Manner::Orderly, Manner::Force, Manner::Fast];
         Act {
             mischief: None,
             command,
@@ -212,8 +217,9 @@ impl Draw {
             faults: Vec::new(),
             faults_end_after: None,
             roughness: Roughness::default(),
-            rest: self.seconds(0, 120),
-            chance: self.0.next_u64(),
+            rest,
+            chance,
+            manner: manners[(chance % 4) as usize],
         }
     }
 
@@ -341,7 +347,8 @@ impl fmt::Display for Act {
         if let Some(mischief) = &self.mischief {
             write!(formatter, "after {mischief:?}: ")?;
         }
-        write!(formatter, "{:?} with {} workers, {:?}", self.command, self.workers, self.ending)?;
+        let manner = if self.command == Command::Reset { format!(" ({:?})", self.manner) } else { String::new() };
+        write!(formatter, "{:?}{manner} with {} workers, {:?}", self.command, self.workers, self.ending)?;
         for Fault { name, target, times } in &self.faults {
             let (target, times) = (target.as_deref().unwrap_or("anything"), times.unwrap_or_default());
             write!(formatter, "; {name:?} of {target}, {times} times")?;

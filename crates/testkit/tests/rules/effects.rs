@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use deploy::{
-    config, recipe,
+    config,
+    recipe::{self, Manner},
     task::Phase,
     topology::{ClusterId, Leaving, Role, topology},
 };
@@ -116,7 +117,9 @@ fn every_step_has_a_deadline() {
     let cluster = ClusterId::parse("k0rdent-abcd1234").expect("a cluster's name");
     let mut topology = topology(&config, &cluster);
     topology.leaving = vec![Leaving { name: "k0s-controller-3".into(), role: Role::Controller, private_address: None }];
-    let lines = recipe::deploy(&topology).into_iter().chain(recipe::reset(&topology, Some(Phase::K0rdent)));
+    let manners = [Manner::Orderly, Manner::Force, Manner::Fast, Manner::FastNoWait];
+    let resets = manners.into_iter().flat_map(|manner| recipe::reset(&topology, Some(Phase::K0rdent), manner));
+    let lines = recipe::deploy(&topology).into_iter().chain(resets);
     let mut known = BTreeSet::new();
     for task in lines.map(|line| line.task) {
         let (usual, deadline) = (task.usual(), task.deadline(&config));

@@ -12,7 +12,7 @@ use super::{
     operation::{self, Purpose},
     resource, validate,
 };
-use crate::{Latency, World};
+use crate::{FaultKind, Latency, World};
 
 /// A resource group.
 pub(super) struct Group {
@@ -127,7 +127,8 @@ fn patch(world: &mut World, call: &Call, name: &str) -> Answer {
     Ok(Reply::new(200, &body))
 }
 
-/// First the machines go with their disks and interfaces, then the rest (Azure documentation: children first).
+/// First the machines go with their disks and interfaces, then the rest (Azure documentation: children first). A failed
+/// deletion does not bring back what is gone already; the group is as before (Azure documentation: rolled back).
 fn delete(world: &mut World, call: &Call, name: &str) -> Answer {
     let group_key = key(name);
     locks::check(world, &group_key, locks::Intent::Delete)?;
@@ -154,12 +155,16 @@ fn begin_delete(world: &mut World, call: &Call, name: &str, group_key: &str) -> 
     let duration = world.latency(latency, name).mul_f64(hurry);
     let (machines_in, everything_in) = (group_key.to_owned(), group_key.to_owned());
     let (group, ended) = (name.to_lowercase(), operation.clone());
+    let failed = world.faults.strikes(FaultKind::OperationFailure, name);
     world.after(duration.mul_f64(0.6), move |world| {
         for kind in ["compute/virtualmachines/", "compute/disks/", "network/networkinterfaces/"] {
             remove_all(world, &format!("{machines_in}/providers/microsoft.{kind}"));
         }
     });
     world.after(duration, move |world| {
+        if failed {
+            return roll_back(world, &group, &ended);
+        }
         remove_all(world, &format!("{everything_in}/"));
         world.azure.locks.retain(|lock, _| !lock.starts_with(&format!("{everything_in}/")));
         if let Some(group) = world.azure.groups.remove(&group) {
@@ -168,6 +173,20 @@ fn begin_delete(world: &mut World, call: &Call, name: &str, group_key: &str) -> 
         operation::end(world, &ended, Ok(()));
     });
     operation
+}
+
+fn roll_back(world: &mut World, group: &str, operation: &str) {
+    let prefix = format!("{}/", key(group));
+    let left: Vec<&str> = world.azure.store.under(&prefix).take(1).map(|(_, record)| record.id.as_str()).collect();
+    let text = format!(
+        "Deletion of resource group '{group}' failed as resources with identifiers '{}' could not be deleted. The \
+         provisioning state of the resource group will be rolled back. Please check audit logs for more details.",
+        left.join(", ")
+    );
+    if let Some(group) = world.azure.groups.get_mut(group) {
+        group.deletion = None;
+    }
+    operation::end(world, operation, Err(Refusal::new(409, "ResourceGroupDeletionBlocked", text)));
 }
 
 fn remove_all(world: &mut World, prefix: &str) {
@@ -179,3 +198,5 @@ fn remove_all(world: &mut World, prefix: &str) {
 
 /// How long a listing lags behind the truth (guess).
 pub(super) const LISTING_LAG: Duration = Duration::from_secs(3);
+/// How long it lags on a bad day (guess).
+pub(super) const STALE_LISTING_LAG: Duration = Duration::from_secs(600);

@@ -57,7 +57,7 @@ pub(super) fn typed(world: &World, call: &Call, kind: Kind, group: Option<&str>)
     Ok(page(call, keys, |key| Cow::from(if with_view { store.view_text(key) } else { store.text(key) })))
 }
 
-/// A `$filter`: clauses that must all hold.
+/// A `$filter`: clauses that must all hold. `substringof('part', name)` is the clause `substringof`.
 pub(super) struct Filter(Vec<(String, String)>);
 
 impl Filter {
@@ -65,12 +65,15 @@ impl Filter {
     pub(super) fn parse(call: &Call) -> Result<Self, Refusal> {
         static CLAUSE: LazyLock<Option<Regex>> =
             LazyLock::new(|| Regex::new(r"(?i)(\w+)\s+eq\s+'((?:[^']|'')*)'").ok());
+        static PART: LazyLock<Option<Regex>> =
+            LazyLock::new(|| Regex::new(r"(?i)(substringof)\('((?:[^']|'')*)',\s*name\)").ok());
         let text = call.query("$filter").unwrap_or_default();
-        let Some(pattern) = CLAUSE.as_ref() else { return Ok(Self(Vec::new())) };
+        let (Some(pattern), Some(part)) = (CLAUSE.as_ref(), PART.as_ref()) else { return Ok(Self(Vec::new())) };
+        let found = pattern.captures_iter(text).chain(part.captures_iter(text));
         let clauses: Vec<(String, String)> =
-            pattern.captures_iter(text).map(|found| (found[1].to_lowercase(), found[2].replace("''", "'"))).collect();
-        let known = ["tagname", "tagvalue", "resourcetype", "name", "resourcegroup", "location"];
-        let rest = pattern.replace_all(text, "").to_lowercase();
+            found.map(|found| (found[1].to_lowercase(), found[2].replace("''", "'"))).collect();
+        let known = ["tagname", "tagvalue", "resourcetype", "name", "resourcegroup", "location", "substringof"];
+        let rest = part.replace_all(&pattern.replace_all(text, ""), "").to_lowercase();
         let only_and = rest.split_whitespace().all(|word| word == "and" || word == "(" || word == ")");
         let invalid = |why: &str| {
             Err(Refusal::new(
@@ -107,7 +110,9 @@ impl Filter {
         });
         let text = |field: &str| body[field].as_str().unwrap_or_default();
         let group = text("id").split('/').nth(4).unwrap_or_default();
+        let part = self.value("substringof").unwrap_or_default().to_lowercase();
         tag_matches
+            && text("name").to_lowercase().contains(&part)
             && [
                 ("resourcetype", text("type")),
                 ("name", text("name")),
@@ -145,7 +150,7 @@ pub(super) fn resources(world: &mut World, call: &Call, group: Option<&str>) -> 
     }
     let filter = Filter::parse(call)?;
     let now = world.now;
-    world.azure.ghosts.retain(|(since, ..)| *since + LISTING_LAG > now);
+    world.azure.ghosts.retain(|(until, ..)| *until > now);
     let prefix = group.map(|group| format!("{}/", groups::key(group))).unwrap_or_default();
     let world = &*world;
     let visible = world.azure.store.under(&prefix).filter(|(_, record)| record.created_at + LISTING_LAG <= now);

@@ -414,8 +414,10 @@ pub(super) fn remove(world: &mut World, actor: &'static str, key: &str) {
     let Some(record) = world.azure.store.take(key) else { return };
     let item = listing::item(world, &record);
     let now = world.now;
-    world.azure.ghosts.retain(|(since, ..)| *since + groups::LISTING_LAG > now);
-    world.azure.ghosts.push((now, key.into(), item));
+    let stale = world.faults.strikes(FaultKind::StaleListing, key);
+    let lag = if stale { groups::STALE_LISTING_LAG } else { groups::LISTING_LAG };
+    world.azure.ghosts.retain(|(until, ..)| *until > now);
+    world.azure.ghosts.push((now + lag, key.into(), item));
     world.ledger.change(now, actor, "deleted", &*record.id);
     let Some(facts) = &record.hidden.machine else { return };
     if facts.placed {

@@ -21,7 +21,7 @@ use self::request::Target;
 pub(super) use self::request::{Caller, Reply, Request};
 use super::{ClusterId, cluster::Cluster, cluster::enter, failure::Failure, types::ResourceType};
 use crate::{
-    Twin, World,
+    FaultKind, Twin, World,
     http::{Body, Received},
 };
 
@@ -31,6 +31,9 @@ const ROUND_TRIP: std::time::Duration = std::time::Duration::from_millis(4);
 /// Answers one request; effects come before the answer's way back.
 pub(super) async fn answer(twin: Twin, id: ClusterId, certified: bool, received: Received) -> Response<Body> {
     let request = Request::new(&received, certified);
+    if twin.with(|world| world.faults.strikes(FaultKind::ApiServerHang, &request.path)) {
+        return std::future::pending().await;
+    }
     let reply = twin.with(|world| handle(world, id, &request));
     twin.sleep(ROUND_TRIP).await;
     reply.respond(&twin)
