@@ -83,6 +83,8 @@ pub struct Deployment {
     pub azure: Azure,
     /// What existed when the run began.
     pub inventory: Inventory,
+    /// Whether a teardown deletes child clusters.
+    pub with_children: bool,
     machines: Vec<Machine>,
     speaker: AtomicUsize,
     access: Mutex<Arc<Access>>,
@@ -128,6 +130,8 @@ pub struct Parts {
     pub subscription: String,
     /// What exists.
     pub inventory: Inventory,
+    /// Whether a teardown deletes child clusters.
+    pub with_children: bool,
 }
 
 impl Deployment {
@@ -146,6 +150,7 @@ impl Deployment {
             ssh_from: parts.ssh_from,
             azure: Azure { watch: Watch::new(parts.arm.clone(), ids.clone()), arm: parts.arm, ids },
             inventory: parts.inventory,
+            with_children: parts.with_children,
             machines,
             speaker: AtomicUsize::new(parts.topology.nodes.iter().position(|node| node.leader).unwrap_or(0)),
             topology: parts.topology,

@@ -81,6 +81,14 @@ impl Environment {
         fs_err::rename(&temporary, &path)
     }
 
+    /// Removes a directory with everything in it; fine if there is none.
+    pub fn remove(&self, directory: &str) -> io::Result<()> {
+        match fs_err::remove_dir_all(self.path(directory)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes sure that a file has this content, and records it: `==> Using existing file`, `Generating new file` or
     /// `Regenerating file`.
     pub fn artifact(

@@ -22,7 +22,7 @@ use crate::{
     keys::ClusterKeys,
     observe::{Observed, observe},
     plan::{self, Difference, Question},
-    recipe,
+    recipe::{self, Part},
     seam::World,
     task::{Phase, Task},
     topology::{ClusterId, Leaving, Positions, Role, Topology, network_interface_name, topology, topology_at},
@@ -58,6 +58,8 @@ pub struct Settings {
     pub durability: Durability,
     /// Make files again even if they are right.
     pub force_regenerate: bool,
+    /// Delete child clusters, with their machines, before what manages them.
+    pub with_children: bool,
     /// The last phase that is wanted.
     pub until: Phase,
 }
@@ -162,12 +164,7 @@ impl Session {
         if let Some(finished) = self.put_away()? {
             return Ok(finished);
         }
-        if self.used_config()?.is_some_and(|config| config.protect) {
-            let refusal = Failure::refused("the configuration says `protect: true`: this cluster is not to be reset");
-            return Err(SessionError::Failed(vec![
-                refusal.advise("Set it to false, run `k0rdentctl deploy`, then reset."),
-            ]));
-        }
+        self.refuse_if_protected("reset")?;
         let run = Run::begin(self, "reset", None, watching).await?;
         let reached = run.reached();
         let recipe = recipe::reset(&run.deployment.topology, reached);
@@ -175,6 +172,37 @@ impl Session {
         let mut finished = run.execute(&plan, &recipe).await?;
         finished.archive = Some(self.archive(&finished.status)?);
         Ok(finished)
+    }
+
+    /// Takes one part off the cluster, so that it is where it was before that part was deployed.
+    pub async fn uninstall(&self, part: Part, watching: Watching<'_>) -> Result<Finished, SessionError> {
+        if !Journal::file(&self.settings.home).exists() || self.put_away()?.is_some() {
+            return Err(SessionError::NoCluster(self.settings.home.clone()));
+        }
+        self.refuse_if_protected(part.command())?;
+        let run = Run::begin(self, part.command(), None, watching).await?;
+        let observed = run.observe().await;
+        let recipe = match run.is_there(part) {
+            true => recipe::uninstall(&run.deployment.topology, part),
+            false => Vec::new(),
+        };
+        let manages = observed.cluster.as_ref().is_some_and(|cluster| cluster.chart || cluster.management.is_some());
+        if part == Part::K0s && (manages || run.is_there(Part::K0rdent)) {
+            let refusal = Failure::refused("k0rdent is still there, and would go without clearing up after itself");
+            return run.refuse(refusal.advise("Run `k0rdentctl uninstall k0rdent` first."));
+        }
+        let plan = plan::teardown(&run.question(&observed), &recipe);
+        run.execute(&plan, &recipe).await
+    }
+
+    fn refuse_if_protected(&self, command: &str) -> Result<(), SessionError> {
+        if !self.used_config()?.is_some_and(|config| config.protect) {
+            return Ok(());
+        }
+        let refusal =
+            Failure::refused(format!("the configuration says `protect: true`: no `{command}` for this cluster"));
+        let advice = format!("Set it to false, run `k0rdentctl deploy`, then `k0rdentctl {command}`.");
+        Err(SessionError::Failed(vec![refusal.advise(advice)]))
     }
 
     /// What `deploy` would do, and which differences from what is recorded it would repair. Touches nothing.
@@ -296,6 +324,7 @@ impl Session {
             subscription: arm.subscription().unwrap_or_default().to_owned(),
             arm,
             inventory: Inventory::default(),
+            with_children: self.settings.with_children,
             config,
         }
     }

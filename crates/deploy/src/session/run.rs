@@ -17,7 +17,7 @@ use crate::{
     environment::{Access, sha256},
     observe::{Observed, observe},
     plan::Question,
-    recipe,
+    recipe::{self, Part},
     steps::Bound,
     task::{Phase, Task},
     topology::ClusterId,
@@ -47,7 +47,7 @@ impl<'session> Run<'session> {
         let journal = Journal::open_to_write(&settings.home, &holder, settings.durability)?;
         let records = journal.after(0)?;
         let mut state = State::of(&records);
-        if let Some(refusal) = wanted.and_then(|_| recipe::unfinished_teardown(&state)) {
+        if let Some(refusal) = recipe::unfinished_teardown(&state, command) {
             return Err(SessionError::Failed(vec![refusal]));
         }
         let mut append = |event: Event| -> Result<(), SessionError> {
@@ -148,6 +148,27 @@ impl<'session> Run<'session> {
             () if done(Task::Leader(leader)) && begun(Task::Chart) && !cleared => Some(Phase::K0rdent),
             () => Some(Phase::K0s),
         }
+    }
+
+    /// Whether there is anything to uninstall, as far as the records know: it was begun, and its removal is not finished.
+    pub(super) fn is_there(&self, part: Part) -> bool {
+        let topology = &self.deployment.topology;
+        let begun = |task: Task| self.state.steps.get(&task.id(topology)).is_some_and(|step| step.started_at.is_some());
+        let before = self.state.runs.iter().rev().nth(1);
+        let removal_is_open =
+            before.is_some_and(|run| run.command == part.command() && run.outcome != Some(Outcome::Succeeded));
+        let was_begun = match part {
+            Part::K0rdent => begun(Task::Chart),
+            Part::K0s => (0..topology.nodes.len()).any(|node| begun(Task::Binary(node))),
+        };
+        was_begun || removal_is_open
+    }
+
+    /// Ends the run before its first step.
+    pub(super) fn refuse(self, refusal: Failure) -> Result<Finished, SessionError> {
+        let now = self.session.settings.world.clock.utc();
+        self.journal.append(now, Event::RunEnded { outcome: Outcome::Failed })?;
+        Err(SessionError::Failed(vec![refusal]))
     }
 
     pub(super) async fn execute(self, plan: &Plan, recipe: &[recipe::Line]) -> Result<Finished, SessionError> {

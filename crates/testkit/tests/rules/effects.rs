@@ -162,6 +162,7 @@ async fn the_runner_ends_a_wait_at_its_deadline() {
         usual: Duration::from_secs(1),
         deadline: Duration::from_secs(120),
         fingerprint: String::new(),
+        undoes: Vec::new(),
     };
     let (_go_on, stop) = tokio::sync::watch::channel(Stop::No);
     let options = Options { clock: Arc::new(SystemClock), stop, listener: &|_| {}, faults: None };
