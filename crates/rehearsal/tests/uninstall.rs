@@ -10,12 +10,18 @@ use std::sync::{
 
 use common::{Environment, configuration};
 use deploy::{
+    kubernetes::{CLUSTER_DEPLOYMENT, Kind},
     recipe::Part,
     session::{Finished, Session, SessionError, Watching},
     task::Phase,
 };
-use engine::{Stop, runner::FaultInjector};
+use engine::{
+    Intent, Stop,
+    runner::{FaultInjector, FaultPoint, Injection},
+};
+use serde_json::{Value, json};
 use tokio::sync::watch;
+use twin::{Fault, FaultKind};
 
 async fn uninstall(
     environment: &Environment,
@@ -68,4 +74,217 @@ async fn back_by_one_state_and_forward_again() {
     assert_eq!(environment.deploy().await.expect("k0s and k0rdent again").status.phase, "k0rdent_deployed");
     assert_eq!(environment.deploy().await.expect("nothing to do").steps_run, 0);
     environment.reset_to_nothing().await;
+}
+
+/// Fails (or hangs, as a program does that is killed) at the `number`th instant at which that is possible.
+fn at(number: usize) -> (FaultInjector, Arc<AtomicUsize>) {
+    let reached = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&reached);
+    let inject = move |point: FaultPoint, _: &engine::StepId| {
+        let here = count.fetch_add(1, Ordering::Relaxed) == number;
+        let how = if point == FaultPoint::AfterEffect { Injection::Hang } else { Injection::Fail };
+        if here { how } else { Injection::None }
+    };
+    (Arc::new(inject), reached)
+}
+
+/// Uninstalls a part with an interruption at every instant in turn; then again to the end, and forward again.
+async fn interrupted_everywhere(part: Part, expected: &str) {
+    let environment = Environment::new(&configuration(1, 1), 7);
+    for number in 0.. {
+        environment.deploy().await.expect("a deployment");
+        if part == Part::K0s {
+            uninstall(&environment, Part::K0rdent, None).await.expect("k0rdent goes");
+        }
+        let (injector, reached) = at(number);
+        let run = uninstall(&environment, part, Some(injector));
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(7200), run).await;
+        if reached.load(Ordering::Relaxed) <= number {
+            ended.expect("an end").expect("nothing was in its way");
+            assert!(number > 8, "only {number} instants");
+            break;
+        }
+        let status = deploy::session::status_of(environment.home()).expect("a status");
+        assert!(!matches!(ended, Ok(Ok(_))), "{number}: {status:?}");
+        assert_eq!(status.next, format!("k0rdentctl {}", part.command()), "{number}");
+        // Before the first effect everything is as it was, and `deploy` goes on; after it, it says what to finish.
+        match environment.deploy().await {
+            Ok(_) if part == Part::K0rdent => {}
+            Ok(_) => _ = uninstall(&environment, Part::K0rdent, None).await.expect("k0rdent goes again"),
+            refused => {
+                let refused = failures(refused);
+                assert!(refused.contains(part.command()), "{number}: {refused}");
+            }
+        }
+        let finished = uninstall(&environment, part, None).await.unwrap_or_else(|error| panic!("{number}: {error}"));
+        assert_eq!(finished.status.phase, expected, "{number}");
+    }
+    environment.reset_to_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn k0rdent_goes_after_any_interruption() {
+    interrupted_everywhere(Part::K0rdent, "k0s_deployed").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn k0s_goes_after_any_interruption() {
+    interrupted_everywhere(Part::K0s, "vms_ready").await;
+}
+
+/// A session that deletes child clusters.
+fn with_children(environment: &Environment) -> Session {
+    let mut settings = environment.stage.settings(environment.home(), Phase::K0rdent);
+    settings.with_children = true;
+    Session::new(settings)
+}
+
+async fn apply(environment: &Environment, kind: Kind, namespace: Option<&str>, object: &Value) {
+    let deployment = environment.session(Phase::K0rdent).look().await.expect("a deployment to look at");
+    let kubernetes = deployment.kubernetes().await.expect("a way into the cluster");
+    kubernetes.apply(&Intent::for_tests(), kind, namespace, object).await.expect("an object");
+}
+
+/// A child cluster with one controller and one worker, its machines running.
+async fn make_child(environment: &Environment, name: &str) {
+    let config = json!({"location": "westus2", "controlPlaneNumber": 1, "workersNumber": 1});
+    let object = json!({
+        "apiVersion": "k0rdent.mirantis.com/v1beta1", "kind": "ClusterDeployment",
+        "metadata": {"name": name, "namespace": "kcm-system"},
+        "spec": {"template": "azure-standalone-cp-1-0-8", "config": config},
+    });
+    apply(environment, CLUSTER_DEPLOYMENT, Some("kcm-system"), &object).await;
+    engine::pause(std::time::Duration::from_secs(60)).await;
+    assert_eq!(machines(environment, name), 2);
+}
+
+fn machines(environment: &Environment, group: &str) -> usize {
+    let part = format!("/resourceGroups/{group}/providers/Microsoft.Compute/virtualMachines/");
+    let resources = environment.stage.twin.with(|world| twin::azure::resources(world));
+    resources.iter().filter(|resource| resource["id"].as_str().is_some_and(|id| id.contains(&part))).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn child_clusters_stop_a_teardown_or_go_first() {
+    let environment = Environment::new(&configuration(1, 1), 7);
+    environment.deploy().await.expect("a deployment");
+    make_child(&environment, "child-a").await;
+    make_child(&environment, "child-b").await;
+    for result in [environment.reset().await, uninstall(&environment, Part::K0rdent, None).await] {
+        let refused = failures(result);
+        assert!(refused.contains("2 child clusters exist: kcm-system/child-a, kcm-system/child-b"), "{refused}");
+        assert!(refused.contains("--with-children"), "{refused}");
+    }
+    assert_eq!((machines(&environment, "child-a"), phase(&environment)), (2, "k0rdent_deployed"));
+    assert_eq!(environment.deploy().await.expect("nothing has happened").steps_run, 0);
+
+    let (_go_on, stop) = watch::channel(Stop::No);
+    let watching = Watching { stop, listener: &common::show, faults: None };
+    with_children(&environment).reset(watching).await.expect("a teardown with its children");
+    assert_eq!(environment.stage.twin.with(|world| twin::azure::resources(world)), [] as [Value; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_does_not_go_stops_the_teardown() {
+    let environment = Environment::new(&configuration(1, 1), 7);
+    environment.deploy().await.expect("a deployment");
+    make_child(&environment, "child-a").await;
+    environment.set_faults(&[Fault { name: FaultKind::ChildDeletionHang, target: None, times: None }]);
+    let (_go_on, stop) = watch::channel(Stop::No);
+    let watching = || Watching { stop: stop.clone(), listener: &common::show, faults: None };
+    let refused = failures(with_children(&environment).reset(watching()).await);
+    assert!(refused.contains("kcm-system/child-a: finalizer k0rdent.mirantis.com/cluster-deployment"), "{refused}");
+    assert_eq!(machines(&environment, "child-a"), 2);
+    environment.set_faults(&[]);
+    with_children(&environment).reset(watching()).await.expect("a teardown");
+    assert_eq!(environment.stage.twin.with(|world| twin::azure::resources(world)), [] as [Value; 0]);
+}
+
+/// The notes in the journal.
+fn notes(environment: &Environment) -> String {
+    let (_, records) = environment.session(Phase::K0rdent).recorded().expect("a journal").expect("records");
+    let note = |record: &engine::Record| match &record.event {
+        engine::Event::Noted { text, .. } => Some(text.clone()),
+        _ => None,
+    };
+    records.iter().filter_map(note).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finalizer_whose_controller_is_gone_is_cleared_and_named() {
+    let environment = Environment::new(&configuration(1, 1), 7);
+    environment.deploy().await.expect("a deployment");
+    environment.set_faults(&[Fault { name: FaultKind::FinalizerStuck, target: None, times: None }]);
+    uninstall(&environment, Part::K0rdent, None).await.expect("k0rdent goes");
+    let notes = notes(&environment);
+    let cleared = "Credential left: finalizer k0rdent.mirantis.com/credential is cleared";
+    assert!(notes.contains(cleared), "{notes}");
+    environment.set_faults(&[]);
+    environment.deploy().await.expect("k0rdent again");
+}
+
+const CREDENTIAL: Kind =
+    Kind { group: "k0rdent.mirantis.com", version: "v1beta1", kind: "Credential", plural: "credentials" };
+
+async fn make_credential(environment: &Environment, finalizers: &[&str]) {
+    let object = json!({
+        "apiVersion": "k0rdent.mirantis.com/v1beta1", "kind": "Credential",
+        "metadata": {"name": "held", "namespace": "kcm-system", "finalizers": finalizers},
+        "spec": {"identityRef": {"kind": "AzureClusterIdentity", "name": "held"}},
+    });
+    apply(environment, CREDENTIAL, Some("kcm-system"), &object).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finalizer_of_somebody_else_is_left_and_named() {
+    let environment = Environment::new(&configuration(1, 1), 7);
+    environment.deploy().await.expect("a deployment");
+    make_credential(&environment, &["example.com/hold", "k0rdent.mirantis.com/credential"]).await;
+    let failed = failures(uninstall(&environment, Part::K0rdent, None).await);
+    assert!(failed.contains("finalizer example.com/hold, which is not one of k0rdent's"), "{failed}");
+    assert!(!notes(&environment).contains("example.com"), "{}", notes(&environment));
+    assert_eq!(deploy::session::status_of(environment.home()).expect("a status").next, "k0rdentctl uninstall k0rdent");
+    environment.reset_to_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finalizer_whose_controller_still_runs_is_left() {
+    let environment = Environment::new(&configuration(1, 1), 7);
+    environment.deploy().await.expect("a deployment");
+    let labels = json!({"app": "other"});
+    let containers = json!([{"name": "manager", "image": "example.com/kcm"}]);
+    let template = json!({"metadata": {"labels": labels}, "spec": {"containers": containers}});
+    let controller = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "kcm-controller-manager", "namespace": "default"},
+        "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": template},
+    });
+    apply(&environment, deploy::kubernetes::DEPLOYMENT, Some("default"), &controller).await;
+    make_credential(&environment, &["k0rdent.mirantis.com/credential"]).await;
+    let failed = failures(uninstall(&environment, Part::K0rdent, None).await);
+    assert!(failed.contains("kcm-controller-manager still runs"), "{failed}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn webhooks_that_nobody_answers_go_and_those_of_others_stay() {
+    use deploy::kubernetes::VALIDATING_WEBHOOK;
+    let environment = Environment::new(&configuration(1, 1), 7);
+    environment.deploy().await.expect("a deployment");
+    for (name, namespace) in [("left", "kcm-system"), ("foreign", "default")] {
+        let service = json!({"name": "webhook", "namespace": namespace});
+        let webhook = json!({
+            "name": "a.example.com", "clientConfig": {"service": service}, "sideEffects": "None",
+            "admissionReviewVersions": ["v1"],
+        });
+        let object = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": name}, "webhooks": [webhook],
+        });
+        apply(&environment, VALIDATING_WEBHOOK, None, &object).await;
+    }
+    uninstall(&environment, Part::K0rdent, None).await.expect("k0rdent goes");
+    let deployment = environment.session(Phase::K0rdent).look().await.expect("a deployment to look at");
+    let kubernetes = deployment.kubernetes().await.expect("a way into the cluster");
+    let left = kubernetes.list(VALIDATING_WEBHOOK, None).await.expect("a list");
+    assert_eq!(left.keys().collect::<Vec<_>>(), ["foreign"]);
 }

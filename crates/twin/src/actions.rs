@@ -50,23 +50,23 @@ impl Action {
         let status = match self {
             Self::DeleteMachine { machine } => {
                 let path = vm(world, machine)?;
-                azure::act(world, http::Method::DELETE, &path)
+                azure::act(world, http::Method::DELETE, &path, None)
             }
             Self::StopMachine { machine } => {
                 let path = vm(world, machine)? + "/powerOff";
-                azure::act(world, http::Method::POST, &path)
+                azure::act(world, http::Method::POST, &path, None)
             }
             Self::DeallocateMachine { machine } => {
                 let path = vm(world, machine)? + "/deallocate";
-                azure::act(world, http::Method::POST, &path)
+                azure::act(world, http::Method::POST, &path, None)
             }
             Self::EvictMachine { machine } => {
                 let path = vm(world, machine)? + "/simulateEviction";
-                azure::act(world, http::Method::POST, &path)
+                azure::act(world, http::Method::POST, &path, None)
             }
             Self::RemoveRule { rule } => {
                 let group = id(world, "Microsoft.Network/networkSecurityGroups", "")?;
-                azure::act(world, http::Method::DELETE, &format!("{group}/securityRules/{rule}"))
+                azure::act(world, http::Method::DELETE, &format!("{group}/securityRules/{rule}"), None)
             }
             Self::StopUnit { machine, unit } => {
                 let path = vm(world, machine)?;

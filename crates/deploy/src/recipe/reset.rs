@@ -11,7 +11,8 @@ use crate::{
     topology::Topology,
 };
 
-/// The steps of a teardown, as far as the environment ever got.
+/// The steps of a teardown, as far as the environment ever got. What k0rdent's chart leaves in the cluster goes with the
+/// machines.
 pub fn reset(topology: &Topology, reached: Option<Phase>) -> Vec<Line> {
     let mut lines = if reached >= Some(Phase::K0rdent) { uninstall::k0rdent() } else { Vec::new() };
     if reached >= Some(Phase::K0s) {
@@ -28,7 +29,7 @@ pub fn reset(topology: &Topology, reached: Option<Phase>) -> Vec<Line> {
 pub(crate) fn undoes(topology: &Topology, task: Task) -> Vec<Task> {
     match task {
         DeleteManagement => vec![Management],
-        DeleteNamespace => vec![Chart, Management],
+        DeleteChart => vec![Chart, Management],
         // It also clears the machine's network (k0s documentation, reset): whether the mesh stands has to be seen again.
         ResetMachine(node) => vec![
             MeshMember(node),

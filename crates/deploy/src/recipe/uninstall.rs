@@ -38,25 +38,28 @@ impl Part {
 
 /// The steps that take one part off, and prove that it is gone.
 pub fn uninstall(topology: &Topology, part: Part) -> Vec<Line> {
-    let (mut lines, proof) = match part {
-        Part::K0rdent => (k0rdent(), K0rdentGone),
-        Part::K0s => (k0s(topology, None), K0sGone),
-    };
-    let last = lines.last().map(|line| line.task);
-    lines.push(line(proof, last));
-    lines
+    match part {
+        Part::K0rdent => {
+            let mut lines = k0rdent();
+            // What the chart leaves goes when its controllers are gone.
+            lines.push(line(DeleteLeftBehind, [DeleteChart]));
+            lines.push(line(DeleteNamespace, [DeleteLeftBehind]));
+            lines.push(line(K0rdentGone, [DeleteNamespace]));
+            lines
+        }
+        Part::K0s => {
+            let mut lines = k0s(topology, None);
+            let last = lines.last().map(|line| line.task);
+            lines.push(line(K0sGone, last));
+            lines
+        }
+    }
 }
 
 /// k0rdent clears up after itself only while its controllers run: child clusters go before the Management object, and
-/// that before the chart (k0rdent documentation, clean-up). What it leaves goes after its controllers.
+/// that before the chart (k0rdent documentation, clean-up).
 pub(super) fn k0rdent() -> Vec<Line> {
-    vec![
-        line(ChildClusters, []),
-        line(DeleteManagement, [ChildClusters]),
-        line(DeleteChart, [DeleteManagement]),
-        line(DeleteLeftBehind, [DeleteChart]),
-        line(DeleteNamespace, [DeleteLeftBehind]),
-    ]
+    vec![line(ChildClusters, []), line(DeleteManagement, [ChildClusters]), line(DeleteChart, [DeleteManagement])]
 }
 
 /// Workers first, then controllers from the last to the first, so that etcd keeps its quorum while they leave.

@@ -138,7 +138,8 @@ impl<'session> Run<'session> {
             |task: Task| self.state.steps.get(&task.id(topology)).is_some_and(|step| step.completed_with.is_some());
         let begun = |task: Task| self.state.steps.get(&task.id(topology)).is_some_and(|step| step.started_at.is_some());
         let machines = self.deployment.inventory.of(Kind::VirtualMachine).len() == topology.nodes.len();
-        // A teardown that was interrupted does not go back: where k0rdent was cleared up, k0s may be gone as well.
+        // A teardown that was interrupted does not go back: where k0rdent was cleared up, k0s may be gone as well. Older
+        // journals do not say what a step has undone.
         let state = |task: Task| self.state.steps.get(&task.id(topology));
         let cleared = state(Task::DeleteNamespace)
             .filter(|step| step.status == StepStatus::Completed)

@@ -116,7 +116,9 @@ fn every_step_has_a_deadline() {
     let cluster = ClusterId::parse("k0rdent-abcd1234").expect("a cluster's name");
     let mut topology = topology(&config, &cluster);
     topology.leaving = vec![Leaving { name: "k0s-controller-3".into(), role: Role::Controller, private_address: None }];
+    let uninstalls = recipe::Part::ALL.iter().flat_map(|part| recipe::uninstall(&topology, *part));
     let lines = recipe::deploy(&topology).into_iter().chain(recipe::reset(&topology, Some(Phase::K0rdent)));
+    let lines = lines.chain(uninstalls);
     let mut known = BTreeSet::new();
     for task in lines.map(|line| line.task) {
         let (usual, deadline) = (task.usual(), task.deadline(&config));

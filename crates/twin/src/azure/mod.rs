@@ -178,10 +178,11 @@ pub async fn answer(twin: Twin, service: Service, request: Received) -> Response
 }
 
 /// Somebody else's request: another credential, with allowances of its own. Returns the HTTP status.
-pub(crate) fn act(world: &mut World, method: http::Method, path: &str) -> u16 {
+pub(crate) fn act(world: &mut World, method: http::Method, path: &str, body: Option<&Value>) -> u16 {
     let request = http::Request::builder().method(method).uri(format!("{path}?api-version=2024-11-01"));
     let Ok(request) = request.body(()) else { return 400 };
-    let received = Received { head: request.into_parts().0, body: bytes::Bytes::new() };
+    let body = body.map(ToString::to_string).unwrap_or_default().into();
+    let received = Received { head: request.into_parts().0, body };
     let call = call::Call::new(&received);
     match route::route(world, &call) {
         Ok(reply) => reply.status,
