@@ -121,8 +121,7 @@ impl Environment {
         at: time::OffsetDateTime,
         files: &[(&str, &str)],
     ) -> io::Result<PathBuf> {
-        let format = time::macros::format_description!("[year]-[month]-[day]_[hour]-[minute]-[second]");
-        let name = format!("{ARCHIVE}/{cluster}_{}", at.format(format).unwrap_or_default());
+        let name = format!("{ARCHIVE}/{}", crate::archive::name(cluster, at));
         let (final_place, preparing) = (self.path(&name), self.path(&format!("{name}.new")));
         if !final_place.exists() {
             if preparing.exists() {

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use run::Run;
 
 use crate::{
+    archive,
     azure::{ArmClient, ArmError, Call, Credentials, Endpoints, Inventory, Kind, inventory, preflight, resources},
     change,
     config::{self, Config},
@@ -114,6 +115,8 @@ pub struct Finished {
     pub status: Status,
     /// Where a teardown left its evidence.
     pub archive: Option<PathBuf>,
+    /// Archives of earlier teardowns that it has removed, because they were too old.
+    pub expired: Vec<PathBuf>,
 }
 
 /// What a deployment would do.
@@ -161,8 +164,10 @@ impl Session {
         if !Journal::file(&self.settings.home).exists() {
             return Err(SessionError::NoCluster(self.settings.home.clone()));
         }
+        let used = self.used_config()?;
+        let kept_days = used.map_or(0, |config| config.archive.retention_days);
         if let Some(finished) = self.put_away()? {
-            return Ok(finished);
+            return self.expire(finished, kept_days);
         }
         self.refuse_if_protected("reset")?;
         let run = Run::begin(self, "reset", None, watching).await?;
@@ -171,7 +176,13 @@ impl Session {
         let plan = plan::teardown(&run.question(&Observed::default()), &recipe);
         let mut finished = run.execute(&plan, &recipe).await?;
         finished.archive = Some(self.archive(&finished.status)?);
-        Ok(finished)
+        self.expire(finished, kept_days)
+    }
+
+    /// Removes archives that are too old, after another was made.
+    fn expire(&self, finished: Finished, kept_days: u32) -> Result<Finished, SessionError> {
+        let now = self.settings.world.clock.utc();
+        Ok(Finished { expired: archive::expire(&self.environment, now, kept_days)?, ..finished })
     }
 
     /// Takes one part off the cluster, so that it is where it was before that part was deployed.
@@ -359,14 +370,16 @@ impl Session {
         }
         let status = status_of(&self.settings.home)?;
         let archive = Some(self.archive(&status)?);
-        Ok(Some(Finished { steps_run: 0, status, archive }))
+        Ok(Some(Finished { steps_run: 0, status, archive, expired: Vec::new() }))
     }
 
     fn archive(&self, status: &Status) -> Result<PathBuf, SessionError> {
         let (state, records) = self.recorded()?.unwrap_or_default();
         let cluster = cluster_id(&state).ok_or_else(|| SessionError::NoCluster(self.settings.home.clone()))?;
         let config = self.environment.read(CONFIG_FILE)?.unwrap_or_default();
+        let report = serde_json::to_string_pretty(&archive::Report::of(&cluster, &records)).unwrap_or_default();
         let files = [
+            (archive::REPORT_FILE, report),
             ("deployment-state.yaml", views::state_yaml(&state, status)),
             ("deployment-events.yaml", views::events_yaml(&records)),
             (CONFIG_FILE, config),

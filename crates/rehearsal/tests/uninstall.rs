@@ -288,3 +288,52 @@ async fn webhooks_that_nobody_answers_go_and_those_of_others_stay() {
     let left = kubernetes.list(VALIDATING_WEBHOOK, None).await.expect("a list");
     assert_eq!(left.keys().collect::<Vec<_>>(), ["foreign"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_archives_what_happened_and_removes_what_is_old() {
+    let text = configuration(1, 1) + "archive: {retention_days: 7}\n";
+    let environment = Environment::new(&text, 7);
+    let old = environment.home().join("old_deployments/k0rdent-00000000_2026-12-01_00-00-00");
+    let young = environment.home().join("old_deployments/k0rdent-00000000_2027-01-01_00-00-00");
+    for directory in [&old, &young] {
+        fs_err::create_dir_all(directory).expect("an archive");
+    }
+    environment.deploy().await.expect("a deployment");
+    environment.set_faults(&[Fault { name: FaultKind::SshHang, target: None, times: None }]);
+    environment.reset().await.expect_err("no way into the cluster");
+    assert!(old.exists(), "nothing is removed before a reset has ended well");
+    environment.set_faults(&[]);
+    let finished = environment.reset().await.expect("a teardown");
+    assert_eq!(finished.expired, [old.clone()]);
+    assert!(!old.exists() && young.exists());
+
+    let archive = finished.archive.expect("an archive");
+    let names = |directory: &std::path::Path| {
+        let entries = fs_err::read_dir(directory).expect("a directory").flatten();
+        let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    };
+    let files = ["deployment-events.yaml", "deployment-state.yaml", "k0rdent.yaml", "report.json"];
+    assert_eq!(names(&archive), files);
+    assert_eq!(names(environment.home()), ["old_deployments"]);
+    for file in files {
+        let content = fs_err::read_to_string(archive.join(file)).expect("a file");
+        assert!(!content.contains("PRIVATE KEY") && !content.contains("PrivateKey"), "{file}");
+    }
+    assert_eq!(fs_err::read_to_string(archive.join("k0rdent.yaml")).expect("the configuration"), text);
+
+    let home = deploy::environment::Environment::new(environment.home());
+    let history = deploy::archive::history(&home).expect("a history");
+    let report = history.last().expect("an archive").report.clone().expect("a report");
+    let outcomes: Vec<_> = report.runs.iter().map(|run| (run.command.as_str(), run.outcome.as_str())).collect();
+    assert_eq!(outcomes, [("deploy", "succeeded"), ("reset", "failed"), ("reset", "succeeded")]);
+    assert_eq!((report.outcome.as_str(), &report.leftovers), ("succeeded", &json!([])));
+    assert!(report.runs[0].steps.iter().any(|step| step.id.as_str() == "k0rdent/management" && step.seconds > 1.0));
+    let seen = environment.stage.twin.with(|world| {
+        world.ledger.entries.iter().filter(|entry| entry.kind == "request" && entry.actor == "arm").count()
+    });
+    let counted: u64 = ["reads", "writes", "deletes"].iter().filter_map(|kind| report.requests[kind].as_u64()).sum();
+    assert_eq!(counted, seen as u64, "{:?}", report.requests);
+    environment.deploy().await.expect("a new deployment");
+}

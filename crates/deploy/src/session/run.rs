@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::{CONFIG_FILE, Finished, KEY_FILE, Session, SessionError, Settings, Watching, kept_positions, lock};
 use crate::{
+    archive,
     azure::Kind,
     config::Config,
     deployment::Deployment,
@@ -189,9 +190,10 @@ impl<'session> Run<'session> {
         };
         let report = engine::run(plan, &steps, &self.journal, &options).await?;
         drop(steps);
+        self.settle_requests()?;
         let status = self.export()?;
         match report.outcome {
-            Outcome::Succeeded => Ok(Finished { steps_run: plan.to_run(), status, archive: None }),
+            Outcome::Succeeded => Ok(Finished { steps_run: plan.to_run(), status, archive: None, expired: Vec::new() }),
             Outcome::Interrupted => Err(SessionError::Interrupted),
             Outcome::Failed => {
                 let evidence = Task::Evidence.id(&self.deployment.topology);
@@ -205,6 +207,21 @@ impl<'session> Run<'session> {
                 ))
             }
         }
+    }
+
+    /// Records how many requests to Azure this run and those before it have sent.
+    fn settle_requests(&self) -> Result<(), SessionError> {
+        let sent = serde_json::to_value(self.deployment.azure.arm.usage().counts()).unwrap_or_default();
+        let before = self.state.settled.get(archive::REQUESTS).cloned().unwrap_or_default();
+        let sum = |(key, sent): (String, serde_json::Value)| {
+            let total = sent.as_u64().unwrap_or_default() + before[&key].as_u64().unwrap_or_default();
+            (key, json!(total))
+        };
+        let fields = sent.as_object().cloned().unwrap_or_default();
+        let value = serde_json::Value::Object(fields.into_iter().map(sum).collect());
+        let now = self.session.settings.world.clock.utc();
+        self.journal.append(now, Event::Settled { key: archive::REQUESTS.to_owned(), value })?;
+        Ok(())
     }
 
     /// Writes the views that people and their tools read.

@@ -8,7 +8,7 @@ use deploy::{
 use serde_json::json;
 
 use crate::{
-    arguments::Confirmation,
+    arguments::Reset,
     commands::{
         Context, ending,
         run::{Run, watch},
@@ -20,14 +20,16 @@ use crate::{
 };
 
 /// Resets, after the cluster's name was typed.
-pub(crate) async fn run(context: &Context, confirmation: Confirmation) -> Result<u8, CommandError> {
+pub(crate) async fn run(context: &Context, arguments: Reset) -> Result<u8, CommandError> {
     let home = &context.global.home;
     let cluster = recorded(home)?.and_then(|(state, _)| deploy::session::cluster_id(&state));
     let Some(cluster) = cluster else { return Ok(nothing(context)) };
     let used = used_config(&Environment::new(home))?;
     refuse_if_protected(context, used.as_ref().is_some_and(|config| config.protect))?;
     let tenant = used.and_then(|config| config.azure.tenant_id);
-    let session = reach(context)?.session(context, "reset", &Login::Needed(tenant.as_deref()))?;
+    let mut settings = reach(context)?.settings(context, "reset", &Login::Needed(tenant.as_deref()))?;
+    settings.with_children = arguments.with_children;
+    let session = deploy::session::Session::new(settings);
     let machines = status_of(home)?.nodes.len();
     let machines = if machines == 0 { String::new() } else { format!(" with {}", count(machines, "machine")) };
     let group = Names::of(&cluster).resource_group;
@@ -35,7 +37,7 @@ pub(crate) async fn run(context: &Context, confirmation: Confirmation) -> Result
         "{cluster}: resource group {group}{machines}, and all files in {} except old_deployments, will be deleted.",
         home.display()
     ));
-    if !context.confirm(confirmation.yes, &format!("Type {cluster} to delete it: "), &[cluster.as_str()])? {
+    if !context.confirm(arguments.confirmation.yes, &format!("Type {cluster} to delete it: "), &[cluster.as_str()])? {
         context.printer.say("cancelled; nothing was touched");
         return Ok(0);
     }
@@ -45,10 +47,13 @@ pub(crate) async fn run(context: &Context, confirmation: Confirmation) -> Result
         last["cluster_id"] = json!(cluster);
         last["leftovers"] = json!([]);
         last["archive"] = json!(finished.archive);
+        last["expired"] = json!(finished.expired);
         context.printer.object(&last);
     } else {
         let archive = finished.archive.map(|archive| archive.display().to_string()).unwrap_or_default();
-        context.printer.result(&format!("{cluster} is gone: 0 left\n\n  records      {archive}"));
+        let mut lines = vec![format!("{cluster} is gone: 0 left"), String::new(), format!("  records      {archive}")];
+        lines.extend(finished.expired.iter().map(|old| format!("  expired      {}; removed", old.display())));
+        context.printer.result(&lines.join("\n"));
     }
     Ok(0)
 }
@@ -63,7 +68,7 @@ fn nothing(context: &Context) -> u8 {
 }
 
 /// The configuration that counts is the one at hand; without one, the one that was used.
-fn refuse_if_protected(context: &Context, used: bool) -> Result<(), CommandError> {
+pub(super) fn refuse_if_protected(context: &Context, used: bool) -> Result<(), CommandError> {
     let at_hand =
         configuration::check(context).ok().and_then(|checked| checked.config.map(|config| (checked.file, config)));
     let is_protected = at_hand.as_ref().map_or(used, |(_, config)| config.protect);

@@ -1,8 +1,11 @@
-//! What `deploy` and `reset` have in common: they are watched while they run, and can be asked to stop.
+//! What `deploy`, `uninstall` and `reset` have in common: they are watched while they run, and can be asked to stop.
 
 use std::{pin::pin, time::Duration};
 
-use deploy::session::{Finished, Session, SessionError, Watching};
+use deploy::{
+    recipe::Part,
+    session::{Finished, Session, SessionError, Watching},
+};
 use engine::{Message, Stop, pause};
 use tokio::{sync::watch, time::timeout};
 
@@ -17,6 +20,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(crate) enum Run<'a> {
     /// Bring the cluster up.
     Deploy(&'a Configuration),
+    /// Take a part of it off.
+    Uninstall(Part),
     /// Take it down.
     Reset,
 }
@@ -26,6 +31,7 @@ impl Run<'_> {
     fn name(&self) -> &'static str {
         match self {
             Self::Deploy(_) => "deploy",
+            Self::Uninstall(part) => part.command(),
             Self::Reset => "reset",
         }
     }
@@ -33,6 +39,7 @@ impl Run<'_> {
     async fn start(&self, session: &Session, watching: Watching<'_>) -> Result<Finished, SessionError> {
         match self {
             Self::Deploy(configuration) => session.deploy(&configuration.text, &configuration.config, watching).await,
+            Self::Uninstall(part) => session.uninstall(*part, watching).await,
             Self::Reset => session.reset(watching).await,
         }
     }

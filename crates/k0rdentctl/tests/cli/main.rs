@@ -6,3 +6,4 @@ mod help;
 mod looking;
 mod running;
 mod twin;
+mod uninstalling;
