@@ -210,8 +210,8 @@ pub fn expire(environment: &Environment, now: OffsetDateTime, days: u32) -> io::
     }
     let is_old = |archive: &Archived| now - archive.reset_at > Duration::days(days.into());
     let old: Vec<PathBuf> = history(environment)?.into_iter().filter(is_old).map(|archive| archive.directory).collect();
-    for directory in &old {
-        fs_err::remove_dir_all(directory)?;
+    for name in old.iter().filter_map(|directory| directory.file_name()) {
+        environment.remove(&format!("{ARCHIVE}/{}", name.to_string_lossy()))?;
     }
     Ok(old)
 }

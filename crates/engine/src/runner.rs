@@ -94,6 +94,8 @@ pub struct Options<'run> {
     pub listener: &'run (dyn Fn(&Message) + Send + Sync),
     /// Faults to inject; none outside tests.
     pub faults: Option<FaultInjector>,
+    /// What is settled about the whole environment when the run ends: key and value.
+    pub at_end: Option<&'run (dyn Fn() -> (String, serde_json::Value) + Send + Sync)>,
 }
 
 /// How a run ended.
@@ -190,6 +192,9 @@ pub async fn run(
         (false, false) => Outcome::Failed,
         (false, true) => Outcome::Succeeded,
     };
+    if let Some((key, value)) = options.at_end.map(|settled| settled()) {
+        shared.record(Event::Settled { key, value }).map_err(lost)?;
+    }
     shared.record(Event::RunEnded { outcome }).map_err(lost)?;
     Ok(Report { outcome, failures, not_tried })
 }

@@ -182,15 +182,16 @@ impl<'session> Run<'session> {
                 (line.task.id(topology), Box::new(bound) as Box<dyn Step>)
             })
             .collect();
+        let requests = || (archive::REQUESTS.to_owned(), self.requests());
         let options = engine::Options {
             clock: self.session.settings.world.clock.clone(),
             stop: self.watching.stop.clone(),
             listener: self.watching.listener,
             faults: self.watching.faults.clone(),
+            at_end: Some(&requests),
         };
         let report = engine::run(plan, &steps, &self.journal, &options).await?;
         drop(steps);
-        self.settle_requests()?;
         let status = self.export()?;
         match report.outcome {
             Outcome::Succeeded => Ok(Finished { steps_run: plan.to_run(), status, archive: None, expired: Vec::new() }),
@@ -209,8 +210,8 @@ impl<'session> Run<'session> {
         }
     }
 
-    /// Records how many requests to Azure this run and those before it have sent.
-    fn settle_requests(&self) -> Result<(), SessionError> {
+    /// How many requests to Azure this run and those before it have sent.
+    fn requests(&self) -> serde_json::Value {
         let sent = serde_json::to_value(self.deployment.azure.arm.usage().counts()).unwrap_or_default();
         let before = self.state.settled.get(archive::REQUESTS).cloned().unwrap_or_default();
         let sum = |(key, sent): (String, serde_json::Value)| {
@@ -218,10 +219,7 @@ impl<'session> Run<'session> {
             (key, json!(total))
         };
         let fields = sent.as_object().cloned().unwrap_or_default();
-        let value = serde_json::Value::Object(fields.into_iter().map(sum).collect());
-        let now = self.session.settings.world.clock.utc();
-        self.journal.append(now, Event::Settled { key: archive::REQUESTS.to_owned(), value })?;
-        Ok(())
+        serde_json::Value::Object(fields.into_iter().map(sum).collect())
     }
 
     /// Writes the views that people and their tools read.

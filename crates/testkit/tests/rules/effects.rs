@@ -167,7 +167,7 @@ async fn the_runner_ends_a_wait_at_its_deadline() {
         undoes: Vec::new(),
     };
     let (_go_on, stop) = tokio::sync::watch::channel(Stop::No);
-    let options = Options { clock: Arc::new(SystemClock), stop, listener: &|_| {}, faults: None };
+    let options = Options { clock: Arc::new(SystemClock), stop, listener: &|_| {}, faults: None, at_end: None };
     let steps = [(id, Box::new(Patient) as Box<dyn Step>)].into();
     let plan = Plan { steps: vec![step] };
     let running = engine::run(&plan, &steps, &journal, &options);
