@@ -132,7 +132,7 @@ impl Report {
             reset_at,
             reset_by: reset.map(|run| run.by.clone()),
             lived_seconds: lived.and_then(|lived| u64::try_from(lived.whole_seconds()).ok()),
-            outcome: deployments().last().map_or("none", |run| &run.outcome).to_owned(),
+            outcome: deployments().next_back().map_or("none", |run| &run.outcome).to_owned(),
             leftovers: found.unwrap_or_default(),
             requests: state.settled.get(REQUESTS).cloned().unwrap_or_default(),
             runs,

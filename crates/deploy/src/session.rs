@@ -202,6 +202,12 @@ impl Session {
             let refusal = Failure::refused("k0rdent is still there, and would go without clearing up after itself");
             return run.refuse(refusal.advise("Run `k0rdentctl uninstall k0rdent` first."));
         }
+        let silent = if part == Part::K0s { run.silent(&observed) } else { Vec::new() };
+        if !silent.is_empty() {
+            let refusal = Failure::new(format!("k0s cannot be taken off {}: no answer over SSH", silent.join(", ")));
+            let advice = "Nothing was touched. Start what is stopped, or run `k0rdentctl reset` to delete everything.";
+            return run.refuse(refusal.advise(advice));
+        }
         let plan = plan::teardown(&run.question(&observed), &recipe);
         run.execute(&plan, &recipe).await
     }

@@ -76,6 +76,21 @@ async fn back_by_one_state_and_forward_again() {
     environment.reset_to_nothing().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn k0s_stays_on_all_machines_if_one_does_not_answer() {
+    let environment = Environment::new(&configuration(1, 2), 7);
+    environment.deploy_until(Phase::K0s).await.expect("k0s");
+    let silent = Fault { name: FaultKind::SshHang, target: Some("k0s-worker-2".to_owned()), times: None };
+    environment.set_faults(&[silent]);
+    let refused = failures(uninstall(&environment, Part::K0s, None).await);
+    assert!(refused.contains("k0s cannot be taken off k0s-worker-2"), "{refused}");
+    assert_eq!(phase(&environment), "k0s_deployed");
+    environment.set_faults(&[]);
+    assert_eq!(environment.deploy_until(Phase::K0s).await.expect("nothing has happened").steps_run, 0);
+    uninstall(&environment, Part::K0s, None).await.expect("k0s goes");
+    assert_eq!(phase(&environment), "vms_ready");
+}
+
 /// Fails (or hangs, as a program does that is killed) at the `number`th instant at which that is possible.
 fn at(number: usize) -> (FaultInjector, Arc<AtomicUsize>) {
     let reached = Arc::new(AtomicUsize::new(0));
@@ -304,7 +319,7 @@ async fn a_reset_archives_what_happened_and_removes_what_is_old() {
     assert!(old.exists(), "nothing is removed before a reset has ended well");
     environment.set_faults(&[]);
     let finished = environment.reset().await.expect("a teardown");
-    assert_eq!(finished.expired, [old.clone()]);
+    assert_eq!(finished.expired, std::slice::from_ref(&old));
     assert!(!old.exists() && young.exists());
 
     let archive = finished.archive.expect("an archive");

@@ -16,7 +16,7 @@ use crate::{
     config::Config,
     deployment::Deployment,
     environment::{Access, sha256},
-    observe::{Observed, observe},
+    observe::{HostSeen, Observed, observe},
     plan::Question,
     recipe::{self, Part},
     steps::Bound,
@@ -155,7 +155,7 @@ impl<'session> Run<'session> {
     /// Whether there is anything to uninstall, as far as the records know: it was begun, and its removal is not finished.
     pub(super) fn is_there(&self, part: Part) -> bool {
         let topology = &self.deployment.topology;
-        let begun = |task: Task| self.state.steps.get(&task.id(topology)).is_some_and(|step| step.started_at.is_some());
+        let begun = |task: Task| self.begun(task);
         let before = self.state.runs.iter().rev().nth(1);
         let removal_is_open =
             before.is_some_and(|run| run.command == part.command() && run.outcome != Some(Outcome::Succeeded));
@@ -164,6 +164,19 @@ impl<'session> Run<'session> {
             Part::K0s => (0..topology.nodes.len()).any(|node| begun(Task::Binary(node))),
         };
         was_begun || removal_is_open
+    }
+
+    fn begun(&self, task: Task) -> bool {
+        let step = self.state.steps.get(&task.id(&self.deployment.topology));
+        step.is_some_and(|step| step.started_at.is_some())
+    }
+
+    /// The machines that may have k0s and were not seen to answer.
+    pub(super) fn silent(&self, observed: &Observed) -> Vec<String> {
+        let nodes = self.deployment.topology.nodes.iter().enumerate();
+        let answers = |name: &str| matches!(observed.hosts.get(name), Some(HostSeen::Reachable { .. }));
+        let silent = nodes.filter(|(node, planned)| self.begun(Task::Binary(*node)) && !answers(&planned.name));
+        silent.map(|(_, planned)| planned.name.clone()).collect()
     }
 
     /// Ends the run before its first step.
