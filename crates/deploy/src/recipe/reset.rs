@@ -11,6 +11,9 @@ use crate::{
     topology::Topology,
 };
 
+/// Steps of a teardown after which a deployment can still go on: child clusters are nothing that it builds on.
+const HARMLESS: [&str; 1] = ["teardown/child-clusters"];
+
 /// The steps of a teardown, as far as the environment ever got. What k0rdent's chart leaves in the cluster goes with the
 /// machines.
 pub fn reset(topology: &Topology, reached: Option<Phase>) -> Vec<Line> {
@@ -71,6 +74,7 @@ pub fn unfinished_teardown(state: &State, command: &str) -> Option<Failure> {
     }
     let acted = state.steps.values().any(|step| {
         let acted = step.intent.is_some() || step.status == StepStatus::Completed;
+        let acted = acted && !HARMLESS.contains(&step.planned.id.as_str());
         step.planned.phase == Phase::Teardown.name() && acted && step.started_at >= Some(first.started_at)
     });
     acted.then(|| {
