@@ -85,6 +85,8 @@ pub struct Deployment {
     pub inventory: Inventory,
     /// Where the end of a deletion can be asked for that an earlier run has not waited for.
     pub deletion: Option<String>,
+    /// Whether a teardown deletes child clusters.
+    pub with_children: bool,
     machines: Vec<Machine>,
     speaker: AtomicUsize,
     access: Mutex<Arc<Access>>,
@@ -130,6 +132,8 @@ pub struct Parts {
     pub subscription: String,
     /// What exists.
     pub inventory: Inventory,
+    /// Whether a teardown deletes child clusters.
+    pub with_children: bool,
 }
 
 impl Deployment {
@@ -149,6 +153,7 @@ impl Deployment {
             azure: Azure { watch: Watch::new(parts.arm.clone(), ids.clone()), arm: parts.arm, ids },
             inventory: parts.inventory,
             deletion: None,
+            with_children: parts.with_children,
             machines,
             speaker: AtomicUsize::new(parts.topology.nodes.iter().position(|node| node.leader).unwrap_or(0)),
             topology: parts.topology,

@@ -85,6 +85,14 @@ impl Environment {
         fs_err::rename(&temporary, &path)
     }
 
+    /// Removes a directory with everything in it; fine if there is none.
+    pub fn remove(&self, directory: &str) -> io::Result<()> {
+        match fs_err::remove_dir_all(self.path(directory)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes sure that a file has this content, and records it: `==> Using existing file`, `Generating new file` or
     /// `Regenerating file`.
     pub fn artifact(
@@ -117,7 +125,7 @@ impl Environment {
         at: time::OffsetDateTime,
         files: &[(&str, &str)],
     ) -> io::Result<PathBuf> {
-        let name = format!("{ARCHIVE}/{cluster}_{}", at.format(ARCHIVE_TIME).unwrap_or_default());
+        let name = format!("{ARCHIVE}/{}", crate::archive::name(cluster, at));
         let (final_place, preparing) = (self.path(&name), self.path(&format!("{name}.new")));
         if !final_place.exists() {
             if preparing.exists() {

@@ -53,6 +53,29 @@ pub const CHART: Kind = Kind { group: "helm.k0sproject.io", version: "v1beta1", 
 /// k0rdent's Management.
 pub const MANAGEMENT: Kind =
     Kind { group: "k0rdent.mirantis.com", version: "v1beta1", kind: "Management", plural: "managements" };
+/// `apps/v1` Deployment.
+pub const DEPLOYMENT: Kind = Kind { group: "apps", version: "v1", kind: "Deployment", plural: "deployments" };
+/// The definitions of kinds that are not built in.
+pub const DEFINITION: Kind = Kind {
+    group: "apiextensions.k8s.io",
+    version: "v1",
+    kind: "CustomResourceDefinition",
+    plural: "customresourcedefinitions",
+};
+/// Webhooks that refuse.
+pub const VALIDATING_WEBHOOK: Kind = Kind {
+    group: "admissionregistration.k8s.io",
+    version: "v1",
+    kind: "ValidatingWebhookConfiguration",
+    plural: "validatingwebhookconfigurations",
+};
+/// Webhooks that change.
+pub const MUTATING_WEBHOOK: Kind = Kind {
+    group: "admissionregistration.k8s.io",
+    version: "v1",
+    kind: "MutatingWebhookConfiguration",
+    plural: "mutatingwebhookconfigurations",
+};
 /// k0rdent's child clusters.
 pub const CLUSTER_DEPLOYMENT: Kind =
     Kind { group: "k0rdent.mirantis.com", version: "v1beta1", kind: "ClusterDeployment", plural: "clusterdeployments" };
@@ -145,20 +168,24 @@ impl Kubernetes {
     }
 
     fn api(&self, kind: Kind, namespace: Option<&str>) -> Api<DynamicObject> {
+        let api_version = match kind.group {
+            "" => kind.version.to_owned(),
+            group => format!("{group}/{}", kind.version),
+        };
         let resource = ApiResource {
             group: kind.group.into(),
             version: kind.version.into(),
-            api_version: if kind.group.is_empty() {
-                kind.version.into()
-            } else {
-                format!("{}/{}", kind.group, kind.version)
-            },
+            api_version,
             kind: kind.kind.into(),
             plural: kind.plural.into(),
         };
+        self.api_of(&resource, namespace)
+    }
+
+    fn api_of(&self, resource: &ApiResource, namespace: Option<&str>) -> Api<DynamicObject> {
         match namespace {
-            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
-            None => Api::all_with(self.client.clone(), &resource),
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
+            None => Api::all_with(self.client.clone(), resource),
         }
     }
 
@@ -181,14 +208,14 @@ impl Kubernetes {
         }
     }
 
-    /// All objects of a kind, by name; none if there is no such kind.
+    /// All objects of a kind, by name (`namespace/name` if all namespaces are asked); none if there is no such kind.
     pub async fn list(
         &self,
         kind: Kind,
         namespace: Option<&str>,
     ) -> Result<BTreeMap<String, DynamicObject>, KubernetesError> {
         match bounded(self.api(kind, namespace).list(&ListParams::default())).await {
-            Ok(list) => Ok(list.items.into_iter().map(named).collect()),
+            Ok(list) => Ok(list.items.into_iter().map(|object| named(namespace, object)).collect()),
             Err(error) if error.is_not_found() => Ok(BTreeMap::new()),
             Err(error) => Err(error),
         }
@@ -218,6 +245,44 @@ impl Kubernetes {
         match bounded(self.api(kind, namespace).delete(name, &DeleteParams::default())).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The objects of the kind that a definition defines; none if it is gone.
+    pub async fn instances(&self, definition: &DynamicObject) -> Result<Vec<DynamicObject>, KubernetesError> {
+        let Some(resource) = defined(definition) else { return Ok(Vec::new()) };
+        match bounded(self.api_of(&resource, None).list(&ListParams::default())).await {
+            Ok(list) => Ok(list.items),
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Leaves a defined object only these finalizers, unless it has changed since it was read.
+    pub async fn keep_finalizers(
+        &self,
+        _intent: &Intent,
+        definition: &DynamicObject,
+        object: &DynamicObject,
+        kept: &[String],
+    ) -> Result<(), KubernetesError> {
+        let Some(resource) = defined(definition) else { return Ok(()) };
+        let metadata = json!({"resourceVersion": object.metadata.resource_version, "finalizers": kept});
+        let patch = Patch::Merge(json!({"metadata": metadata}));
+        let api = self.api_of(&resource, object.metadata.namespace.as_deref());
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        match bounded(api.patch(name, &PatchParams::default(), &patch)).await {
+            Ok(_) | Err(KubernetesError::Refused { code: 404 | 409, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has the API server read a kind's objects as they are stored, without asking a webhook that may be gone.
+    pub async fn stop_converting(&self, _intent: &Intent, definition: &str) -> Result<(), KubernetesError> {
+        let patch = Patch::Merge(json!({"spec": {"conversion": {"strategy": "None", "webhook": null}}}));
+        match bounded(self.api(DEFINITION, None).patch(definition, &PatchParams::default(), &patch)).await {
+            Ok(_) | Err(KubernetesError::Refused { code: 404, .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -305,6 +370,7 @@ impl Kubernetes {
         let selector = only.map(|name| format!("metadata.name={name}"));
         let list = bounded(api.list(&ListParams { field_selector: selector.clone(), ..ListParams::default() })).await?;
         let version = list.metadata.resource_version.clone().unwrap_or_default();
+        let named = |object| named(namespace, object);
         let mut objects: BTreeMap<String, DynamicObject> = list.items.into_iter().map(named).collect();
         if let ControlFlow::Break(result) = look(&objects) {
             return Ok(ControlFlow::Break(result));
@@ -335,8 +401,24 @@ impl Kubernetes {
     }
 }
 
-fn named(object: DynamicObject) -> (String, DynamicObject) {
-    (object.metadata.name.clone().unwrap_or_default(), object)
+/// The object with its name; if all namespaces were asked, with its namespace before it.
+fn named(asked: Option<&str>, object: DynamicObject) -> (String, DynamicObject) {
+    let name = object.metadata.name.clone().unwrap_or_default();
+    match &object.metadata.namespace {
+        Some(namespace) if asked.is_none() => (format!("{namespace}/{name}"), object),
+        _ => (name, object),
+    }
+}
+
+/// The kind that a definition defines, in the version that it is stored in.
+fn defined(definition: &DynamicObject) -> Option<ApiResource> {
+    let spec = &definition.data["spec"];
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let version = spec["versions"].as_array()?.iter().find(|version| version["storage"] == true)?;
+    let (group, version) = (text(&spec["group"])?, text(&version["name"])?);
+    let api_version = format!("{group}/{version}");
+    let (kind, plural) = (text(&spec["names"]["kind"])?, text(&spec["names"]["plural"])?);
+    Some(ApiResource { group, version, api_version, kind, plural })
 }
 
 async fn bounded<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, KubernetesError> {

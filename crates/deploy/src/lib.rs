@@ -9,6 +9,7 @@
 //! - [`cloud_init`], [`mesh`], [`k0s`], [`kubeconfig`]: the documents that machines and people get
 //! - [`environment`], [`keys`]: files and secrets
 
+pub mod archive;
 pub mod azure;
 pub mod change;
 pub mod cloud_init;

@@ -11,7 +11,7 @@ use crate::{
     environment::fingerprint,
     k0s,
     observe::{HostSeen, Observed},
-    recipe::Line,
+    recipe::{self, Line},
     steps::k0rdent::{chart_object, release_name},
     task::{Phase, Task},
     topology::{Node, Role, Topology},
@@ -110,6 +110,7 @@ impl Question<'_> {
             usual: task.usual(),
             deadline: task.deadline(self.config),
             fingerprint: self.fingerprint(task),
+            undoes: recipe::undoes(self.topology, task).iter().map(|task| task.id(self.topology)).collect(),
         }
     }
 

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use run::Run;
 
 use crate::{
+    archive,
     azure::{ArmClient, ArmError, Call, Credentials, Endpoints, Inventory, Kind, inventory, preflight, resources},
     change,
     config::{self, Config},
@@ -25,7 +26,7 @@ use crate::{
     keys::ClusterKeys,
     observe::{Observed, observe},
     plan::{self, Difference, Question},
-    recipe,
+    recipe::{self, Part},
     seam::World,
     task::{Phase, Task},
     topology::{ClusterId, Leaving, Positions, Role, Topology, network_interface_name, topology, topology_at},
@@ -61,6 +62,8 @@ pub struct Settings {
     pub durability: Durability,
     /// Make files again even if they are right.
     pub force_regenerate: bool,
+    /// Delete child clusters, with their machines, before what manages them.
+    pub with_children: bool,
     /// The last phase that is wanted.
     pub until: Phase,
 }
@@ -118,6 +121,8 @@ pub struct Finished {
     pub archive: Option<PathBuf>,
     /// What a teardown did not do, and why.
     pub skipped: Vec<String>,
+    /// Archives of earlier teardowns that it has removed, because they were too old.
+    pub expired: Vec<PathBuf>,
 }
 
 /// What a deployment would do.
@@ -159,6 +164,50 @@ impl Session {
         let recipe = recipe::deploy(&run.deployment.topology);
         let (plan, _) = plan::deployment(&run.question(&observed), &recipe);
         run.execute(&plan, &recipe).await
+    }
+
+    /// Removes archives that are too old, after another was made.
+    fn expire(&self, finished: Finished, kept_days: u32) -> Result<Finished, SessionError> {
+        let now = self.settings.world.clock.utc();
+        Ok(Finished { expired: archive::expire(&self.environment, now, kept_days)?, ..finished })
+    }
+
+    /// Takes one part off the cluster, so that it is where it was before that part was deployed.
+    pub async fn uninstall(&self, part: Part, watching: Watching<'_>) -> Result<Finished, SessionError> {
+        if journal(&self.settings.home)?.is_none() || self.put_away()?.is_some() {
+            return Err(SessionError::NoCluster(self.settings.home.clone()));
+        }
+        self.refuse_if_protected(part.command())?;
+        let run = Run::begin(self, part.command(), None, watching).await?;
+        let observed = run.observe().await;
+        let recipe = match run.is_there(part) {
+            true => recipe::uninstall(&run.deployment.topology, part),
+            false => Vec::new(),
+        };
+        let manages = observed.cluster.as_ref().is_some_and(|cluster| cluster.chart || cluster.management.is_some());
+        if part == Part::K0s && (manages || run.is_there(Part::K0rdent)) {
+            let refusal = Failure::refused("k0rdent is still there, and would go without clearing up after itself");
+            return run.refuse(refusal.advise("Run `k0rdentctl uninstall k0rdent` first."));
+        }
+        let silent = if part == Part::K0s { run.silent(&observed) } else { Vec::new() };
+        if !silent.is_empty() {
+            let refusal = Failure::new(format!("k0s cannot be taken off {}: no answer over SSH", silent.join(", ")));
+            let advice = "Nothing was touched. Start what is stopped, or run `k0rdentctl reset` to delete everything.";
+            return run.refuse(refusal.advise(advice));
+        }
+        let plan = plan::teardown(&run.question(&observed), &recipe);
+        run.execute(&plan, &recipe).await
+    }
+
+    fn refuse_if_protected(&self, command: &str) -> Result<(), SessionError> {
+        // A configuration that cannot be read protects nothing.
+        if !self.used_config().ok().flatten().is_some_and(|config| config.protect) {
+            return Ok(());
+        }
+        let refusal =
+            Failure::refused(format!("the configuration says `protect: true`: no `{command}` for this cluster"));
+        let advice = format!("Set it to false, run `k0rdentctl deploy`, then `k0rdentctl {command}`.");
+        Err(SessionError::Failed(vec![refusal.advise(advice)]))
     }
 
     /// What `deploy` would do, and which differences from what is recorded it would repair. Touches nothing.
@@ -280,6 +329,7 @@ impl Session {
             subscription: arm.subscription().unwrap_or_default().to_owned(),
             arm,
             inventory: Inventory::default(),
+            with_children: self.settings.with_children,
             config,
         }
     }
@@ -314,7 +364,7 @@ impl Session {
         }
         let status = status_of(&self.settings.home)?;
         let archive = Some(self.archive(&status)?);
-        Ok(Some(Finished { steps_run: 0, status, archive, skipped: Vec::new() }))
+        Ok(Some(Finished { steps_run: 0, status, archive, skipped: Vec::new(), expired: Vec::new() }))
     }
 
     fn archive(&self, status: &Status) -> Result<PathBuf, SessionError> {
@@ -325,7 +375,9 @@ impl Session {
         let state = State::of(&records);
         let cluster = cluster_id(&state).ok_or_else(|| SessionError::NoCluster(self.settings.home.clone()))?;
         let config = self.environment.read(CONFIG_FILE)?.unwrap_or_default();
+        let report = serde_json::to_string_pretty(&archive::Report::of(&cluster, &records)).unwrap_or_default();
         let files = [
+            (archive::REPORT_FILE, report),
             ("deployment-state.yaml", views::state_yaml(&state, status)),
             ("deployment-events.yaml", views::events_yaml(&records)),
             (CONFIG_FILE, config),

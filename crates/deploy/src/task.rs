@@ -118,18 +118,26 @@ pub enum Task {
     LeaveEtcd(usize),
     /// Delete a machine that has left.
     DeleteMachine(usize),
+    /// No child cluster is left.
+    ChildClusters,
     /// Delete the Management object and wait for its controllers to clear up.
     DeleteManagement,
     /// Delete the kcm chart.
     DeleteChart,
-    /// Delete k0rdent's namespace.
+    /// Delete what k0rdent's chart leaves: definitions and webhooks.
+    DeleteLeftBehind,
+    /// Delete k0rdent's namespaces.
     DeleteNamespace,
+    /// Look whether anything of k0rdent is left.
+    K0rdentGone,
     /// Reset k0s on a machine.
     ResetMachine(usize),
     /// Look whether the resource group can go as a whole: ours alone, and not locked.
     CheckGroup,
     /// Ask the cluster for child clusters, for so long and no longer.
     Survey,
+    /// Look whether anything of k0s is left.
+    K0sGone,
     /// Delete the resource group and wait until it is gone.
     DeleteResourceGroup,
     /// Delete the resource group if that is possible, and go on if not.
@@ -188,12 +196,16 @@ impl Task {
             Self::NodesReady | Self::Tokens | Self::Kubeconfig | Self::K0sctl | Self::HomeKubeconfig(_) => Phase::K0s,
             Self::Drain(_) | Self::LeaveEtcd(_) | Self::DeleteMachine(_) => Phase::K0s,
             Self::Chart | Self::Management => Phase::K0rdent,
-            Self::DeleteManagement
+            Self::ChildClusters
+            | Self::DeleteManagement
             | Self::DeleteChart
+            | Self::DeleteLeftBehind
             | Self::DeleteNamespace
+            | Self::K0rdentGone
             | Self::ResetMachine(_)
             | Self::CheckGroup
             | Self::Survey
+            | Self::K0sGone
             | Self::DeleteResourceGroup
             | Self::TryResourceGroup
             | Self::RequestDeletion
@@ -232,14 +244,18 @@ impl Task {
             Self::Drain(_) => "drain",
             Self::LeaveEtcd(_) => "leave-etcd",
             Self::DeleteMachine(_) => "delete",
+            Self::ChildClusters => "child-clusters",
             Self::DeleteManagement => "management",
             Self::DeleteChart => "chart",
+            Self::DeleteLeftBehind => "left-behind",
             Self::DeleteNamespace => "namespace",
+            Self::K0rdentGone => "k0rdent-gone",
             Self::ResetMachine(_) => "k0s",
             Self::CheckGroup => "check",
             Self::Survey => "child-clusters",
             Self::DeleteResourceGroup | Self::TryResourceGroup | Self::RequestDeletion => "resource-group",
             Self::DeleteRest => "rest",
+            Self::K0sGone => "k0s-gone",
             Self::Evidence => "evidence",
         }
     }
@@ -285,12 +301,16 @@ impl Task {
             Self::Drain(_) => format!("workloads moved away from {node}"),
             Self::LeaveEtcd(_) => format!("{node} leaves etcd"),
             Self::DeleteMachine(_) => format!("virtual machine {node} deleted"),
+            Self::ChildClusters => "no child clusters".to_owned(),
             Self::DeleteManagement => "k0rdent Management deleted".to_owned(),
             Self::DeleteChart => "k0rdent chart uninstalled".to_owned(),
+            Self::DeleteLeftBehind => "definitions and webhooks of k0rdent deleted".to_owned(),
             Self::DeleteNamespace => format!("namespace {} deleted", config.software.k0rdent.namespace),
+            Self::K0rdentGone => "nothing of k0rdent is left".to_owned(),
             Self::ResetMachine(_) => format!("k0s reset on {node}"),
             Self::CheckGroup => "safety check".to_owned(),
             Self::Survey => "child clusters asked for".to_owned(),
+            Self::K0sGone => "nothing of k0s is left".to_owned(),
             Self::DeleteResourceGroup => format!("resource group {} deleted", names.resource_group),
             Self::TryResourceGroup => format!("resource group {} deleted, if possible", names.resource_group),
             Self::RequestDeletion => format!("deletion of resource group {} accepted", names.resource_group),
@@ -318,7 +338,10 @@ impl Task {
             Self::Drain(_) => 30,
             Self::LeaveEtcd(_) => 3,
             Self::DeleteMachine(_) => 40,
+            Self::ChildClusters => 1,
             Self::DeleteManagement => 60,
+            Self::DeleteLeftBehind => 30,
+            Self::K0rdentGone | Self::K0sGone => 2,
             Self::DeleteChart | Self::DeleteNamespace | Self::ResetMachine(_) => 15,
             Self::DeleteResourceGroup | Self::TryResourceGroup => 120,
             Self::CheckGroup | Self::Survey | Self::RequestDeletion | Self::DeleteRest => 2,
@@ -345,9 +368,12 @@ impl Task {
             Self::Chart | Self::Management => u64::from(timeouts.k0rdent_install_wait),
             Self::Drain(_) | Self::LeaveEtcd(_) => 600,
             Self::DeleteMachine(_) => 1200,
-            Self::DeleteManagement => 900,
+            Self::DeleteManagement | Self::DeleteLeftBehind => 900,
+            Self::K0rdentGone | Self::K0sGone => 300,
             Self::DeleteChart | Self::DeleteNamespace | Self::ResetMachine(_) => 600,
-            Self::DeleteResourceGroup | Self::TryResourceGroup | Self::DeleteRest => minutes(timeouts.reset_minutes),
+            Self::ChildClusters | Self::DeleteResourceGroup | Self::TryResourceGroup | Self::DeleteRest => {
+                minutes(timeouts.reset_minutes)
+            }
             Self::CheckGroup | Self::RequestDeletion => 120,
             Self::Survey => 60,
             Self::Evidence => 180,

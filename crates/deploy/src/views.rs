@@ -138,12 +138,11 @@ pub fn status(state: &State, config: Option<&Config>, topology: Option<&Topology
     let management = topology
         .and_then(|topology| state.output(&Task::Management.id(topology)))
         .and_then(|output| serde_json::from_value(output.clone()).ok());
-    let resetting = state.runs.last().is_some_and(|run| run.command == "reset");
-    let next = match (phase, resetting, active) {
-        (_, _, true) => "k0rdentctl events --follow",
-        (_, true, _) => "k0rdentctl reset",
-        ("k0rdent_deployed", ..) => "k0rdentctl exec -- kubectl get nodes",
-        _ => "k0rdentctl deploy",
+    let next = match (phase, recipe::teardown_to_finish(state), active) {
+        (_, _, true) => "k0rdentctl events --follow".to_owned(),
+        (_, Some(command), _) => format!("k0rdentctl {command}"),
+        ("k0rdent_deployed", ..) => "k0rdentctl exec -- kubectl get nodes".to_owned(),
+        _ => "k0rdentctl deploy".to_owned(),
     };
     Status {
         format_version: FORMAT_VERSION,
@@ -156,7 +155,7 @@ pub fn status(state: &State, config: Option<&Config>, topology: Option<&Topology
         holder: state.runs.last().filter(|_| active).map(|run| run.holder.clone()),
         deletion_since,
         failures,
-        next: next.to_owned(),
+        next,
     }
 }
 

@@ -64,6 +64,9 @@ pub struct PlannedStep {
     pub deadline: Duration,
     /// A digest of what it was made from: the same inputs, the same digest.
     pub fingerprint: String,
+    /// The steps that do not hold any more once this one has succeeded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undoes: Vec<StepId>,
 }
 
 /// The steps of one run, in an order in which each comes after what it depends on.
@@ -130,6 +133,7 @@ mod tests {
             usual: Duration::from_secs(seconds),
             deadline: Duration::from_secs(60),
             fingerprint: String::new(),
+            undoes: Vec::new(),
         }
     }
 

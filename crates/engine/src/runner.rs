@@ -94,6 +94,8 @@ pub struct Options<'run> {
     pub listener: &'run (dyn Fn(&Message) + Send + Sync),
     /// Faults to inject; none outside tests.
     pub faults: Option<FaultInjector>,
+    /// What is settled about the whole environment when the run ends: key and value.
+    pub at_end: Option<&'run (dyn Fn() -> (String, serde_json::Value) + Send + Sync)>,
 }
 
 /// How a run ended.
@@ -196,6 +198,9 @@ pub async fn run(
         (false, false) => Outcome::Failed,
         (false, true) => Outcome::Succeeded,
     };
+    if let Some((key, value)) = options.at_end.map(|settled| settled()) {
+        shared.record(Event::Settled { key, value }).map_err(lost)?;
+    }
     shared.record(Event::RunEnded { outcome }).map_err(lost)?;
     Ok(Report { outcome, failures, not_tried })
 }
@@ -340,6 +345,7 @@ mod tests {
             decision: Decision::Run,
             why: String::new(),
             fingerprint: String::new(),
+            undoes: Vec::new(),
             deadline: Duration::from_secs(60),
             usual: Duration::ZERO,
         }
@@ -363,7 +369,13 @@ mod tests {
             }
         };
         let (_go_on, stop) = watch::channel(Stop::No);
-        let options = Options { clock: Arc::new(crate::clock::SystemClock), stop, listener: &listener, faults: None };
+        let options = Options {
+            clock: Arc::new(crate::clock::SystemClock),
+            stop,
+            listener: &listener,
+            faults: None,
+            at_end: None,
+        };
         let error = run(&plan, &steps, &journal, &options).await.unwrap_err();
         (effects.load(Ordering::Relaxed), error)
     }

@@ -51,6 +51,23 @@ pub struct StepState {
     pub failure: Option<Failure>,
 }
 
+impl StepState {
+    /// A step that has not begun.
+    fn new(planned: PlannedStep) -> Self {
+        Self {
+            planned: PlannedStep { decision: Decision::Run, ..planned },
+            status: StepStatus::Pending,
+            started_at: None,
+            ended_at: None,
+            intent: None,
+            completed_with: None,
+            evidence: String::new(),
+            output: serde_json::Value::Null,
+            failure: None,
+        }
+    }
+}
+
 /// A file that was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ArtifactState {
@@ -150,15 +167,18 @@ impl State {
                 state.failure = None;
             }),
             Event::Intended { step, what } => self.step(step, |state| state.intent = Some(what.clone())),
-            Event::StepSucceeded { step, evidence, output } => self.step(step, |state| {
-                state.status = StepStatus::Completed;
-                state.ended_at = Some(record.at);
-                state.intent = None;
-                state.completed_with = Some(state.planned.fingerprint.clone());
-                state.evidence.clone_from(evidence);
-                state.output = output.clone();
-                state.failure = None;
-            }),
+            Event::StepSucceeded { step, evidence, output } => {
+                self.step(step, |state| {
+                    state.status = StepStatus::Completed;
+                    state.ended_at = Some(record.at);
+                    state.intent = None;
+                    state.completed_with = Some(state.planned.fingerprint.clone());
+                    state.evidence.clone_from(evidence);
+                    state.output = output.clone();
+                    state.failure = None;
+                });
+                self.undo(step);
+            }
             Event::StepFailed { step, failure } => self.step(step, |state| {
                 state.status = StepStatus::Failed;
                 state.ended_at = Some(record.at);
@@ -176,6 +196,14 @@ impl State {
         }
     }
 
+    /// What the step has undone is as if it had never been done.
+    fn undo(&mut self, id: &StepId) {
+        let undone = self.steps.get(id).map(|step| step.planned.undoes.clone()).unwrap_or_default();
+        for id in &undone {
+            self.step(id, |state| *state = StepState::new(state.planned.clone()));
+        }
+    }
+
     fn step(&mut self, id: &StepId, change: impl FnOnce(&mut StepState)) {
         if let Some(step) = self.steps.get_mut(id) {
             change(step);
@@ -187,17 +215,7 @@ impl State {
     fn planned(&mut self, steps: &[PlannedStep]) {
         self.order = steps.iter().map(|step| step.id.clone()).collect();
         for planned in steps {
-            let state = self.steps.entry(planned.id.clone()).or_insert_with(|| StepState {
-                planned: planned.clone(),
-                status: StepStatus::Pending,
-                started_at: None,
-                ended_at: None,
-                intent: None,
-                completed_with: None,
-                evidence: String::new(),
-                output: serde_json::Value::Null,
-                failure: None,
-            });
+            let state = self.steps.entry(planned.id.clone()).or_insert_with(|| StepState::new(planned.clone()));
             state.planned = planned.clone();
             match planned.decision {
                 Decision::Run => state.status = StepStatus::Pending,

@@ -22,8 +22,8 @@ const STYLES: Styles = Styles::styled()
 const GROUPS: &[(&str, &[&str])] = &[
     ("Start", &["init", "config"]),
     ("Try it out", &["rehearse", "twin"]),
-    ("Run", &["plan", "deploy", "reset", "unlock"]),
-    ("Look", &["status", "events", "state", "leftovers"]),
+    ("Run", &["plan", "deploy", "uninstall", "reset", "unlock"]),
+    ("Look", &["status", "events", "state", "leftovers", "history"]),
     ("Cluster", &["ssh", "kubeconfig", "exec"]),
     ("Other", &["version", "completions", "help"]),
 ];
@@ -37,6 +37,9 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("config show", &["k0rdentctl config show --output json"]),
     ("plan", &["k0rdentctl plan"]),
     ("deploy", &["k0rdentctl deploy", "k0rdentctl deploy -y --until machines"]),
+    ("uninstall", &["k0rdentctl uninstall k0rdent"]),
+    ("uninstall k0rdent", &["k0rdentctl uninstall k0rdent -y", "k0rdentctl uninstall k0rdent --with-children"]),
+    ("uninstall k0s", &["k0rdentctl uninstall k0s"]),
     (
         "reset",
         &[
@@ -50,6 +53,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("state", &["k0rdentctl state doctor"]),
     ("state doctor", &["k0rdentctl state doctor"]),
     ("state export", &["k0rdentctl state export"]),
+    ("history", &["k0rdentctl history", "k0rdentctl history --output json"]),
     ("unlock", &["k0rdentctl unlock"]),
     ("events", &["k0rdentctl events --follow"]),
     ("ssh", &["k0rdentctl ssh k0s-controller-1", "k0rdentctl ssh k0s-worker-1 -- uptime"]),
@@ -148,6 +152,9 @@ pub(crate) enum Command {
     Plan,
     /// Create the cluster, or continue where it was
     Deploy(Deploy),
+    /// Remove k0rdent or k0s; deploy goes on from there
+    #[command(subcommand)]
+    Uninstall(Uninstall),
     /// Delete the cluster and prove that it is gone
     Reset(Reset),
     /// Show the cluster and what to do next
@@ -159,6 +166,8 @@ pub(crate) enum Command {
     /// Check or export the environment's records
     #[command(subcommand)]
     State(StateCommand),
+    /// List the deployments that were reset
+    History,
     /// Take over from a run that is out of reach
     Unlock(Confirmation),
     /// Show what happened
@@ -224,6 +233,26 @@ pub(crate) struct Confirmation {
     pub(crate) yes: bool,
 }
 
+/// How to reset.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct UninstallK0rdent {
+    /// Do not ask first.
+    #[command(flatten)]
+    pub(crate) confirmation: Confirmation,
+    /// Delete child clusters with their machines first
+    #[arg(long)]
+    pub(crate) with_children: bool,
+}
+
+/// What to uninstall.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum Uninstall {
+    /// Remove k0rdent and all that it installed; Kubernetes stays
+    K0rdent(UninstallK0rdent),
+    /// Remove Kubernetes; the machines stay
+    K0s(Confirmation),
+}
+
 /// How to deploy.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Deploy {
@@ -256,6 +285,9 @@ pub(crate) struct Reset {
     /// Delete the resource group in one request and ask the cluster nothing
     #[arg(long)]
     pub(crate) fast: bool,
+    /// Delete child clusters with their machines first
+    #[arg(long, conflicts_with_all = ["force", "fast"])]
+    pub(crate) with_children: bool,
     /// Return as soon as Azure has accepted the deletion
     #[arg(long, requires = "fast")]
     pub(crate) no_wait: bool,

@@ -138,6 +138,7 @@ impl Reach {
             own_address: None,
             durability: Durability::Disk,
             force_regenerate: false,
+            with_children: false,
             until: Phase::K0rdent,
         })
     }

@@ -102,6 +102,7 @@ impl Stage {
             own_address: Some("203.0.113.7/32".to_owned()),
             durability: Durability::Process,
             force_regenerate: false,
+            with_children: false,
             until,
         }
     }

@@ -41,6 +41,10 @@ pub enum FaultKind {
     ManagementNotReady,
     /// The Management object reports another release than the wanted one.
     WrongRelease,
+    /// A child cluster's deletion does not go on: its finalizer stays, and so do its machines. Target: the child cluster.
+    ChildDeletionHang,
+    /// When k0rdent's chart goes, an object stays whose finalizer nobody clears any more.
+    FinalizerStuck,
 }
 
 /// One fault in force.

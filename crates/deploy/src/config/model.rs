@@ -28,6 +28,8 @@ settings! {
         software: Software;
         /// How long to wait.
         timeouts: Timeouts;
+        /// What a reset leaves.
+        archive: Archive;
         /// KOF, the observability stack.
         kof: Kof;
     }
@@ -194,6 +196,12 @@ settings! {
         verification_retry_delay: u32 = 10;
         /// Minutes until everything must be deleted.
         reset_minutes: u32 = 30;
+    }
+
+    /// What a reset leaves.
+    Archive {
+        /// Days after which a reset removes the records of earlier ones. 0: never.
+        retention_days: u32 = 30;
     }
 
     /// KOF, the observability stack.

@@ -2,9 +2,12 @@
 
 mod deploy;
 mod reset;
+mod uninstall;
 
 pub use deploy::deploy;
-pub use reset::{Manner, deletion_under_way, is_torn_down, reset, unfinished_teardown};
+pub(crate) use reset::undoes;
+pub use reset::{Manner, deletion_under_way, is_torn_down, reset, teardown_to_finish, unfinished_teardown};
+pub use uninstall::{Part, uninstall};
 
 use crate::task::Task;
 

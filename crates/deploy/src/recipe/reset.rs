@@ -1,16 +1,19 @@
-//! Back to nothing, in the order in which nothing hangs.
+//! Back to nothing, in the order in which nothing hangs; and what a teardown leaves undone.
 
-use engine::{Failure, Outcome, State, StepStatus};
+use engine::{Failure, Outcome, State, StepStatus, state::RunState};
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::{Line, line};
+use super::{Line, deploy, line, uninstall};
 use crate::{
-    task::{Phase, Task::*},
+    task::{
+        Phase,
+        Task::{self, *},
+    },
     topology::Topology,
 };
 
-/// Steps of a teardown that only look.
+/// Steps of a teardown after which a deployment can still go on: child clusters are nothing that it builds on.
 const LOOKS: [&str; 2] = ["teardown/check", "teardown/child-clusters"];
 /// The step with which every teardown ends that somebody waits for.
 const EVIDENCE: &str = "teardown/evidence";
@@ -30,15 +33,14 @@ pub enum Manner {
     FastNoWait,
 }
 
-/// The steps of a teardown, as far as the environment ever got; nothing is asked of a cluster that never was. k0rdent
-/// clears up after itself only while its controllers run: the Management object goes before the chart (k0rdent
-/// documentation, clean-up).
-pub fn reset(topology: &Topology, reached: Option<Phase>, manner: Manner) -> Vec<Line> {
+/// The steps of a teardown, as far as the environment ever got; nothing is asked of a cluster that never was. What
+/// k0rdent's chart leaves in the cluster goes with the machines.
+pub fn reset(topology: &Topology, reached: Option<Phase>, may_have_children: bool, manner: Manner) -> Vec<Line> {
     let check = line(CheckGroup, []);
     match manner {
         Manner::Orderly => {
-            let (mut lines, after) = inside(topology, reached);
-            lines.insert(0, check);
+            let mut lines = inside(topology, reached, may_have_children);
+            let after = lines.last().map(|line| line.task);
             lines.extend([line(DeleteResourceGroup, after), line(DeleteRest, [DeleteResourceGroup])]);
             lines.push(line(Evidence, [DeleteRest]));
             lines
@@ -49,7 +51,7 @@ pub fn reset(topology: &Topology, reached: Option<Phase>, manner: Manner) -> Vec
         }
         Manner::FastNoWait => vec![check, line(RequestDeletion, [CheckGroup])],
         Manner::Force => {
-            let survey = (reached >= Some(Phase::K0rdent)).then_some(Survey);
+            let survey = may_have_children.then_some(Survey);
             let mut lines: Vec<Line> = survey.iter().map(|survey| line(*survey, [])).collect();
             lines.extend([line(TryResourceGroup, survey), line(DeleteRest, [TryResourceGroup])]);
             lines.push(line(Evidence, [DeleteRest]));
@@ -58,28 +60,39 @@ pub fn reset(topology: &Topology, reached: Option<Phase>, manner: Manner) -> Vec
     }
 }
 
-/// The steps inside the cluster, and what the rest comes after.
-fn inside(topology: &Topology, reached: Option<Phase>) -> (Vec<Line>, Vec<crate::task::Task>) {
-    let mut lines = Vec::new();
-    let mut after = vec![CheckGroup];
+/// The check, and the steps inside the cluster.
+fn inside(topology: &Topology, reached: Option<Phase>, may_have_children: bool) -> Vec<Line> {
+    let mut lines = vec![line(CheckGroup, [])];
     if reached >= Some(Phase::K0rdent) {
-        lines.push(line(DeleteManagement, [CheckGroup]));
-        lines.push(line(DeleteChart, [DeleteManagement]));
-        lines.push(line(DeleteNamespace, [DeleteChart]));
-        after = vec![DeleteNamespace];
+        lines.extend(uninstall::k0rdent(Some(CheckGroup)));
+    } else if may_have_children {
+        lines.push(line(ChildClusters, [CheckGroup]));
     }
     if reached >= Some(Phase::K0s) {
-        // Workers first, then controllers from the last to the first, so that etcd keeps its quorum while they leave.
-        let (controllers, workers): (Vec<_>, Vec<_>) = (0..topology.nodes.len())
-            .partition(|&node| topology.controllers().any(|c| c.name == topology.nodes[node].name));
-        lines.extend(workers.iter().map(|&node| line(ResetMachine(node), after.clone())));
-        after.extend(workers.iter().map(|&node| ResetMachine(node)));
-        for &node in controllers.iter().rev() {
-            lines.push(line(ResetMachine(node), after));
-            after = vec![ResetMachine(node)];
-        }
+        let after = lines.last().map(|line| line.task);
+        lines.extend(uninstall::k0s(topology, after));
     }
-    (lines, after)
+    lines
+}
+
+/// The steps of a deployment that do not hold any more once this one has succeeded.
+pub(crate) fn undoes(topology: &Topology, task: Task) -> Vec<Task> {
+    match task {
+        DeleteManagement => vec![Management],
+        DeleteChart => vec![Chart, Management],
+        // It also clears the machine's network (k0s documentation, reset): whether the mesh stands has to be seen again.
+        ResetMachine(node) => vec![
+            MeshMember(node),
+            Binary(node),
+            deploy::joined(topology, node),
+            HomeKubeconfig(node),
+            NodesReady,
+            Tokens,
+            Kubeconfig,
+        ],
+        DeleteResourceGroup | DeleteRest => deploy::deploy(topology).into_iter().map(|line| line.task).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Whether the last thing that happened is a teardown that ended well, with its evidence.
@@ -102,20 +115,35 @@ fn has_evidence(state: &State) -> bool {
     state.order.iter().any(|id| id.as_str() == EVIDENCE)
 }
 
-/// Why nothing can be built on what a teardown has left that has begun and has not ended well: k0rdent's controllers do
-/// not make a Management object twice, and a controller that has left etcd does not say so.
-pub fn unfinished_teardown(state: &State) -> Option<Failure> {
-    let reset = state.runs.iter().rev().find(|run| run.command == "reset")?;
+fn is_unfinished_teardown(run: &&RunState) -> bool {
+    let is_teardown = run.command == "reset" || uninstall::Part::ALL.iter().any(|part| part.command() == run.command);
+    is_teardown && run.outcome != Some(Outcome::Succeeded)
+}
+
+/// The command that finishes what the last run has begun to tear down, if it is not finished.
+pub fn teardown_to_finish(state: &State) -> Option<&str> {
+    state.runs.last().filter(is_unfinished_teardown).map(|run| run.command.as_str())
+}
+
+/// Why `command` cannot build on what a teardown has left that has begun and has not ended well: k0rdent's controllers
+/// do not make a Management object twice (kcm issue 175), and a controller that has left etcd does not say so. A reset
+/// can follow everything.
+pub fn unfinished_teardown(state: &State, command: &str) -> Option<Failure> {
+    let unfinished: Vec<&RunState> = state.runs.iter().rev().take_while(is_unfinished_teardown).collect();
+    let (last, first) = (unfinished.first()?, unfinished.last()?);
+    if command == "reset" || command == last.command {
+        return None;
+    }
     let acted = state.steps.values().any(|step| {
         let acted = step.intent.is_some() || step.status == StepStatus::Completed;
-        let id = step.planned.id.as_str();
-        let is_teardown = step.planned.phase == Phase::Teardown.name() && !LOOKS.contains(&id);
-        is_teardown && acted && step.started_at >= Some(reset.started_at)
+        let is_harmless = LOOKS.contains(&step.planned.id.as_str());
+        let is_teardown = step.planned.phase == Phase::Teardown.name() && !is_harmless;
+        is_teardown && acted && step.started_at >= Some(first.started_at)
     });
     acted.then(|| {
         Failure::refused(
             "a teardown of this cluster has begun and is not finished: what it has left cannot be built on",
         )
-        .advise("Run `k0rdentctl reset` to finish it, then `k0rdentctl deploy`.")
+        .advise(format!("Run `k0rdentctl {}` to finish it, then `k0rdentctl {command}`.", last.command))
     })
 }

@@ -14,14 +14,15 @@ use super::{
     lock, teardown::deletion_operation,
 };
 use crate::{
+    archive,
     azure::{Call, Inventory, Kind},
     config::Config,
     deployment::Deployment,
     environment::{Access, sha256},
     leftovers::{self, Leftover},
-    observe::{Observed, observe},
+    observe::{HostSeen, Observed, observe},
     plan::Question,
-    recipe,
+    recipe::{self, Part},
     steps::Bound,
     task::{Phase, Task},
     topology::{ClusterId, Topology},
@@ -51,7 +52,7 @@ impl<'session> Run<'session> {
         let journal = Journal::open_to_write(&settings.home, &holder, settings.durability)?;
         let records = journal.after(0)?;
         let mut state = State::of(&records);
-        if let Some(refusal) = wanted.and_then(|_| recipe::unfinished_teardown(&state)) {
+        if let Some(refusal) = recipe::unfinished_teardown(&state, command) {
             return Err(SessionError::Failed(vec![refusal]));
         }
         let mut append = |event: Event| -> Result<(), SessionError> {
@@ -138,6 +139,40 @@ impl<'session> Run<'session> {
         observe(&self.deployment, &self.state, &self.session.environment).await
     }
 
+    /// Whether there is anything to uninstall, as far as the records know: it was begun, and its removal is not finished.
+    pub(super) fn is_there(&self, part: Part) -> bool {
+        let topology = &self.deployment.topology;
+        let begun = |task: Task| self.begun(task);
+        let before = self.state.runs.iter().rev().nth(1);
+        let removal_is_open =
+            before.is_some_and(|run| run.command == part.command() && run.outcome != Some(Outcome::Succeeded));
+        let was_begun = match part {
+            Part::K0rdent => begun(Task::Chart),
+            Part::K0s => (0..topology.nodes.len()).any(|node| begun(Task::Binary(node))),
+        };
+        was_begun || removal_is_open
+    }
+
+    fn begun(&self, task: Task) -> bool {
+        let step = self.state.steps.get(&task.id(&self.deployment.topology));
+        step.is_some_and(|step| step.started_at.is_some())
+    }
+
+    /// The machines that may have k0s and were not seen to answer.
+    pub(super) fn silent(&self, observed: &Observed) -> Vec<String> {
+        let nodes = self.deployment.topology.nodes.iter().enumerate();
+        let answers = |name: &str| matches!(observed.hosts.get(name), Some(HostSeen::Reachable { .. }));
+        let silent = nodes.filter(|(node, planned)| self.begun(Task::Binary(*node)) && !answers(&planned.name));
+        silent.map(|(_, planned)| planned.name.clone()).collect()
+    }
+
+    /// Ends the run before its first step.
+    pub(super) fn refuse(self, refusal: Failure) -> Result<Finished, SessionError> {
+        let now = self.session.settings.world.clock.utc();
+        self.journal.append(now, Event::RunEnded { outcome: Outcome::Failed })?;
+        Err(SessionError::Failed(vec![refusal]))
+    }
+
     pub(super) async fn execute(self, plan: &Plan, recipe: &[recipe::Line]) -> Result<Finished, SessionError> {
         let topology = &self.deployment.topology;
         let steps: BTreeMap<StepId, Box<dyn Step>> = recipe
@@ -147,17 +182,22 @@ impl<'session> Run<'session> {
                 (line.task.id(topology), Box::new(bound) as Box<dyn Step>)
             })
             .collect();
+        let requests = || (archive::REQUESTS.to_owned(), self.requests());
         let options = engine::Options {
             clock: self.session.settings.world.clock.clone(),
             stop: self.watching.stop.clone(),
             listener: self.watching.listener,
             faults: self.watching.faults.clone(),
+            at_end: Some(&requests),
         };
         let report = engine::run(plan, &steps, &self.journal, &options).await?;
         drop(steps);
         let status = self.export()?;
         match report.outcome {
-            Outcome::Succeeded => Ok(Finished { steps_run: plan.to_run(), status, archive: None, skipped: Vec::new() }),
+            Outcome::Succeeded => {
+                let (archive, skipped, expired) = Default::default();
+                Ok(Finished { steps_run: plan.to_run(), status, archive, skipped, expired })
+            }
             Outcome::Interrupted => Err(SessionError::Interrupted),
             Outcome::Failed => {
                 let left = self.left_behind(&report).await;
@@ -187,6 +227,18 @@ impl<'session> Run<'session> {
         let call = Call::within(LOOK_PATIENCE);
         let left = leftovers::look(&azure.arm, &azure.ids.subscription, &topology.cluster_id, call).await;
         left.ok().filter(|left| !left.is_empty())
+    }
+
+    /// How many requests to Azure this run and those before it have sent.
+    fn requests(&self) -> serde_json::Value {
+        let sent = serde_json::to_value(self.deployment.azure.arm.usage().counts()).unwrap_or_default();
+        let before = self.state.settled.get(archive::REQUESTS).cloned().unwrap_or_default();
+        let sum = |(key, sent): (String, serde_json::Value)| {
+            let total = sent.as_u64().unwrap_or_default() + before[&key].as_u64().unwrap_or_default();
+            (key, json!(total))
+        };
+        let fields = sent.as_object().cloned().unwrap_or_default();
+        serde_json::Value::Object(fields.into_iter().map(sum).collect())
     }
 
     /// Writes the views that people and their tools read.

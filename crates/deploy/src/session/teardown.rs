@@ -115,11 +115,13 @@ impl Session {
     /// Takes the cluster down and proves that nothing is left.
     pub async fn reset(&self, teardown: &Teardown, watching: Watching<'_>) -> Result<Finished, SessionError> {
         let no_cluster = || SessionError::NoCluster(self.settings.home.clone());
+        // What cannot be read does not say how long archives are kept: all of them stay.
+        let kept_days = self.used_config().ok().flatten().map_or(0, |config| config.archive.retention_days);
         if let Some(finished) = self.put_away_readable()? {
-            return Ok(finished);
+            return self.expire(finished, kept_days);
         }
         let subject = self.subject(teardown)?.ok_or_else(no_cluster)?;
-        self.refuse_protected()?;
+        self.refuse_if_protected("reset")?;
         if teardown.manner == Manner::Force {
             self.adopt(&subject, teardown)?;
         }
@@ -134,6 +136,7 @@ impl Session {
         finished.skipped = skipped;
         if recipe::is_torn_down(&state) {
             finished.archive = Some(self.archive(&finished.status)?);
+            return self.expire(finished, kept_days);
         }
         Ok(finished)
     }
@@ -229,15 +232,6 @@ impl Session {
         Ok(())
     }
 
-    fn refuse_protected(&self) -> Result<(), SessionError> {
-        if !self.used_config().ok().flatten().is_some_and(|config| config.protect) {
-            return Ok(());
-        }
-        let refusal =
-            engine::Failure::refused("the configuration says `protect: true`: this cluster is not to be reset");
-        Err(SessionError::Failed(vec![refusal.advise("Set it to false, run `k0rdentctl deploy`, then reset.")]))
-    }
-
     /// [`Session::put_away`], unless the journal cannot be read: then nothing is known to have ended well.
     fn put_away_readable(&self) -> Result<Option<Finished>, SessionError> {
         match self.put_away() {
@@ -323,21 +317,18 @@ impl Subject {
     /// The steps, and what is not among them, with the reason.
     fn recipe(&self, manner: Manner, topology: &Topology, inventory: &Inventory) -> (Vec<Line>, Vec<String>) {
         let mut skipped = Vec::new();
-        let mut reached = reached(&self.state, topology, inventory);
+        let reached = reached(&self.state, topology, inventory);
+        let begun = self.state.steps.get(&Task::Chart.id(topology)).is_some_and(|step| step.started_at.is_some());
+        // Without a journal nobody knows how far the cluster got.
+        let mut may_have_children = !inventory.vms.is_empty() && (begun || !self.is_recorded);
         if manner != Manner::Orderly {
             skipped.push("k0rdent and k0s are not uninstalled: they go with their machines".to_owned());
         }
-        if manner == Manner::Force {
-            let id = Task::Chart.id(topology);
-            let begun = self.state.steps.get(&id).is_some_and(|step| step.started_at.is_some());
-            // Without a journal nobody knows how far the cluster got.
-            let may_have_children = !inventory.vms.is_empty() && (begun || !self.is_recorded);
-            if may_have_children && self.are_keys_lost {
-                skipped.push("child clusters were not looked for: keys.json is lost or damaged".to_owned());
-            }
-            reached = (may_have_children && !self.are_keys_lost).then_some(Phase::K0rdent);
+        if may_have_children && self.are_keys_lost && manner == Manner::Force {
+            skipped.push("child clusters were not looked for: keys.json is lost or damaged".to_owned());
+            may_have_children = false;
         }
-        (recipe::reset(topology, reached, manner), skipped)
+        (recipe::reset(topology, reached, may_have_children, manner), skipped)
     }
 }
 

@@ -3,11 +3,13 @@
 pub mod k0rdent;
 pub mod k0s;
 mod leaving;
+mod left_behind;
 mod machine;
 mod network;
 mod prepare;
 mod removal;
 mod teardown;
+mod uninstall;
 
 use std::sync::Arc;
 
@@ -56,9 +58,12 @@ impl Step for Bound {
             Task::Drain(machine) => leaving::drain(deployment, context, machine).await,
             Task::LeaveEtcd(machine) => leaving::leave_etcd(deployment, context, machine).await,
             Task::DeleteMachine(machine) => leaving::delete(deployment, context, machine).await,
-            Task::DeleteManagement => teardown::management(deployment, context).await,
-            Task::DeleteChart => teardown::chart(deployment, context).await,
-            Task::DeleteNamespace => teardown::namespace(deployment, context).await,
+            Task::ChildClusters => uninstall::child_clusters(deployment, context).await,
+            Task::DeleteManagement => uninstall::management(deployment, context).await,
+            Task::DeleteChart => uninstall::chart(deployment, context).await,
+            Task::DeleteLeftBehind => uninstall::left_behind(deployment, context).await,
+            Task::DeleteNamespace => uninstall::namespaces(deployment, context).await,
+            Task::K0rdentGone => uninstall::k0rdent_gone(deployment).await,
             Task::ResetMachine(node) => teardown::reset_machine(deployment, context, node).await,
             Task::CheckGroup => removal::check_group(deployment, context).await,
             Task::Survey => removal::survey(deployment, context).await,
@@ -67,6 +72,7 @@ impl Step for Bound {
             Task::RequestDeletion => removal::request_deletion(deployment, context).await,
             Task::DeleteRest => removal::rest(deployment, context).await,
             Task::Evidence => removal::evidence(deployment, context).await,
+            Task::K0sGone => uninstall::k0s_gone(deployment, context).await,
         }
     }
 }

@@ -35,7 +35,7 @@ const RELEASE: Duration = Duration::from_secs(120);
 /// Between two tries to delete what is still in use.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 /// How long the cluster is asked for its children before it is given up.
-const SURVEY: Duration = Duration::from_secs(30);
+pub(super) const SURVEY: Duration = Duration::from_secs(30);
 /// How long lists may show what is gone (guess).
 const LISTS_LAG: Duration = Duration::from_secs(60);
 /// What is left of a step's time for saying what was seen last.

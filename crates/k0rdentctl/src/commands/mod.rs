@@ -5,6 +5,7 @@ mod config;
 mod deploy;
 mod events;
 mod exec;
+mod history;
 mod init;
 mod kubeconfig;
 mod leftovers;
@@ -15,6 +16,7 @@ mod ssh;
 mod state;
 mod status;
 mod twin;
+mod uninstall;
 mod unlock;
 mod version;
 
@@ -90,7 +92,7 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     let context = Context { printer: Printer::new(&global, &surroundings), global, surroundings };
-    let is_stream = matches!(command, Command::Deploy(_) | Command::Reset(_));
+    let is_stream = matches!(command, Command::Deploy(_) | Command::Uninstall(_) | Command::Reset(_));
     match dispatch(&context, command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -107,11 +109,13 @@ fn dispatch(context: &Context, command: Command) -> Result<u8, CommandError> {
         Command::Config(command) => config::run(context, command),
         Command::Plan => block_on(plan::run(context)),
         Command::Deploy(arguments) => block_on(deploy::run(context, &arguments)),
+        Command::Uninstall(arguments) => block_on(uninstall::run(context, arguments)),
         Command::Reset(arguments) => block_on(reset::run(context, &arguments)),
         Command::Leftovers(arguments) => block_on(leftovers::run(context, &arguments)),
         Command::Status { check: false } => status::run(context),
         Command::Status { check: true } => block_on(status::check(context)),
         Command::Unlock(confirmation) => unlock::run(context, confirmation),
+        Command::History => history::run(context),
         Command::State(command) => state::run(context, command),
         Command::Events { follow } => block_on(events::run(context, follow)),
         Command::Ssh { node, command } => block_on(ssh::run(context, &node, &command)),

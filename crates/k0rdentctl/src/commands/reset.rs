@@ -3,7 +3,7 @@
 use deploy::{
     environment::Environment,
     recipe::Manner,
-    session::{Finished, Teardown, TeardownPlan, used_config},
+    session::{Finished, Session, Teardown, TeardownPlan, used_config},
 };
 use serde_json::json;
 
@@ -34,7 +34,9 @@ pub(crate) async fn run(context: &Context, arguments: &Reset) -> Result<u8, Comm
     refuse_if_protected(context, used.as_ref().is_some_and(|config| config.protect))?;
     let tenant = used.and_then(|config| config.azure.tenant_id);
     let reach = reach(context)?;
-    let session = reach.session(context, "reset", &Login::Needed(tenant.as_deref()))?;
+    let mut settings = reach.settings(context, "reset", &Login::Needed(tenant.as_deref()))?;
+    settings.with_children = arguments.with_children;
+    let session = Session::new(settings);
     let teardown = Teardown {
         manner,
         cluster: arguments.cluster_id.clone(),
@@ -78,6 +80,7 @@ fn end(context: &Context, plan: &TeardownPlan, finished: &Finished) {
         if waits {
             last["leftovers"] = json!([]);
             last["archive"] = json!(finished.archive);
+            last["expired"] = json!(finished.expired);
         }
         context.printer.object(&last);
     } else if waits {
@@ -98,7 +101,7 @@ fn nothing(context: &Context) -> u8 {
 }
 
 /// The configuration that counts is the one at hand; without one, the one that was used.
-fn refuse_if_protected(context: &Context, used: bool) -> Result<(), CommandError> {
+pub(super) fn refuse_if_protected(context: &Context, used: bool) -> Result<(), CommandError> {
     let at_hand =
         configuration::check(context).ok().and_then(|checked| checked.config.map(|config| (checked.file, config)));
     let is_protected = at_hand.as_ref().map_or(used, |(_, config)| config.protect);

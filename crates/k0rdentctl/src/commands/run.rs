@@ -1,9 +1,9 @@
-//! What `deploy` and `reset` have in common: they are watched while they run, and can be asked to stop.
+//! What `deploy`, `uninstall` and `reset` have in common: they are watched while they run, and can be asked to stop.
 
 use std::{pin::pin, time::Duration};
 
 use deploy::{
-    recipe::Manner,
+    recipe::{Manner, Part},
     session::{Finished, Session, SessionError, Teardown, Watching},
 };
 use engine::{Message, Stop, pause};
@@ -26,6 +26,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(crate) enum Run<'a> {
     /// Bring the cluster up.
     Deploy(&'a Configuration),
+    /// Take a part of it off.
+    Uninstall(Part),
     /// Take it down.
     Reset(&'a Teardown),
 }
@@ -38,6 +40,7 @@ impl Run<'_> {
             Self::Reset(Teardown { manner: Manner::Orderly, .. }) => "reset",
             Self::Reset(Teardown { manner: Manner::Force, .. }) => "reset --force",
             Self::Reset(Teardown { manner: Manner::Fast | Manner::FastNoWait, .. }) => "reset --fast",
+            Self::Uninstall(part) => part.command(),
         }
     }
 
@@ -45,6 +48,7 @@ impl Run<'_> {
         match self {
             Self::Deploy(configuration) => session.deploy(&configuration.text, &configuration.config, watching).await,
             Self::Reset(teardown) => session.reset(teardown, watching).await,
+            Self::Uninstall(part) => session.uninstall(*part, watching).await,
         }
     }
 }

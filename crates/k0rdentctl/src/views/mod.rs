@@ -10,6 +10,8 @@ pub(crate) mod teardown;
 
 use std::time::Duration;
 
+use time::{OffsetDateTime, macros::format_description};
+
 /// `1 node`, `2 nodes`.
 pub(crate) fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
@@ -25,6 +27,11 @@ pub(crate) fn duration(duration: Duration) -> String {
         (hours, 0, _) => format!("{hours} h"),
         (hours, minutes, _) => format!("{hours} h {minutes} min"),
     }
+}
+
+/// A moment for people, in UTC.
+pub(crate) fn moment(at: OffsetDateTime) -> String {
+    at.format(format_description!("[year]-[month]-[day] [hour]:[minute]:[second]")).unwrap_or_default()
 }
 
 /// A text of several lines whose further lines belong to the first.

@@ -163,6 +163,7 @@ mod tests {
             usual: Duration::from_secs(80),
             deadline: Duration::from_secs(600),
             fingerprint: String::new(),
+            undoes: Vec::new(),
         }
     }
 

@@ -2,9 +2,8 @@
 
 use anstyle::Style;
 use deploy::views::{PhaseStatus, Status};
-use time::{OffsetDateTime, macros::format_description};
 
-use super::{count, duration, indented, table};
+use super::{count, duration, indented, moment, table};
 use crate::printer::{BAD, CARE, GOOD, HEADING, paint};
 
 /// The whole page; `next` is the command to type next.
@@ -65,10 +64,6 @@ fn phase(phase: &PhaseStatus) -> Vec<String> {
     let started = phase.started_at.map(moment);
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     vec![phase.name.to_owned(), phase.status.to_owned(), or_dash(started), or_dash(took)]
-}
-
-fn moment(at: OffsetDateTime) -> String {
-    at.format(format_description!("[year]-[month]-[day] [hour]:[minute]:[second]")).unwrap_or_default()
 }
 
 /// Colours the words that say how it stands. After the table is made, because colours have no width.

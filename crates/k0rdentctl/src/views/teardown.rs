@@ -56,6 +56,7 @@ pub(crate) fn gone(cluster: &str, finished: &Finished) -> String {
         finished.skipped.iter().map(|reason| vec!["  skipped".to_owned(), reason.clone()]).collect();
     let archive = finished.archive.as_ref().map(|archive| archive.display().to_string()).unwrap_or_default();
     rows.push(vec!["  records".to_owned(), archive]);
+    rows.extend(finished.expired.iter().map(|old| vec!["  expired".to_owned(), format!("{}; removed", old.display())]));
     format!("{cluster} is gone: 0 left\n\n{}", table(&rows))
 }
 

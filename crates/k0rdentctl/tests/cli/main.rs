@@ -7,3 +7,4 @@ mod looking;
 mod running;
 mod teardown;
 mod twin;
+mod uninstalling;

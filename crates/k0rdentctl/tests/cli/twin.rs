@@ -62,8 +62,23 @@ fn the_whole_road_over_tcp() {
     assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (9, "", ""), "{ran}");
     let ran = run(&["exec", "--", "no-such-program"]);
     assert_eq!(ran.code, 127, "{ran}");
+    let phase = || {
+        let status: serde_json::Value =
+            serde_json::from_str(&run(&["status", "--output", "json"]).stdout).expect("JSON");
+        status["phase"].as_str().map(str::to_owned)
+    };
+    let ran = run(&["uninstall", "k0s", "-y"]);
+    assert!(ran.code == 3 && ran.stderr.contains("k0rdentctl uninstall k0rdent"), "{ran}");
+    for (part, reached) in [("k0rdent", "k0s_deployed"), ("k0s", "vms_ready")] {
+        let ran = run(&["uninstall", part, "-y"]);
+        assert_eq!((ran.code, phase().as_deref()), (0, Some(reached)), "{ran}");
+        assert!(run(&["uninstall", part, "-y"]).stdout.starts_with("nothing to do: "));
+    }
+    let ran = run(&["deploy", "-y"]);
+    assert_eq!((ran.code, phase().as_deref()), (0, Some("k0rdent_deployed")), "{ran}");
     let ran = run(&["reset", "-y"]);
     assert_eq!(ran.code, 0, "{ran}");
     assert!(ran.stdout.contains("is gone: 0 left"), "{ran}");
     assert!(run(&["status"]).stdout.starts_with("there is no cluster"));
+    assert_eq!(run(&["history"]).stdout.lines().count(), 2);
 }

@@ -15,7 +15,7 @@ pub(crate) fn configuration(controllers: u16, workers: u16) -> String {
 
 /// `SHOW=1` in the environment prints every message.
 #[expect(clippy::disallowed_methods, reason = "a switch for people who look into a failing test")]
-fn show(message: &engine::Message) {
+pub(crate) fn show(message: &engine::Message) {
     if std::env::var_os("SHOW").is_none() {
         return;
     }

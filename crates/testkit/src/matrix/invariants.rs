@@ -228,7 +228,7 @@ pub fn only_the_archive(home: &Path) -> Result<(), String> {
     for archive in names(&home.join("old_deployments"))? {
         let directory = home.join("old_deployments").join(&archive);
         let files = names(&directory)?;
-        if files != ["deployment-events.yaml", "deployment-state.yaml", "k0rdent.yaml"] {
+        if files != ["deployment-events.yaml", "deployment-state.yaml", "k0rdent.yaml", "report.json"] {
             return Err(format!("archive {archive} holds {files:?}"));
         }
         for file in files {

@@ -299,6 +299,7 @@ impl<'a> Play<'a> {
             is_there |= read("deployment-events.yaml")? == wanted;
             self.secrets.judge("the archived events", &read("deployment-events.yaml")?)?;
             self.secrets.judge("the archived state", &read("deployment-state.yaml")?)?;
+            self.secrets.judge("the archived report", &read("report.json")?)?;
         }
         if is_there { Ok(()) } else { broken("the archive has every event", format!("{} archives", archives.len())) }
     }

@@ -118,8 +118,10 @@ fn every_step_has_a_deadline() {
     let mut topology = topology(&config, &cluster);
     topology.leaving = vec![Leaving { name: "k0s-controller-3".into(), role: Role::Controller, private_address: None }];
     let manners = [Manner::Orderly, Manner::Force, Manner::Fast, Manner::FastNoWait];
-    let resets = manners.into_iter().flat_map(|manner| recipe::reset(&topology, Some(Phase::K0rdent), manner));
+    let resets = manners.into_iter().flat_map(|manner| recipe::reset(&topology, Some(Phase::K0rdent), true, manner));
     let lines = recipe::deploy(&topology).into_iter().chain(resets);
+    let uninstalls = recipe::Part::ALL.iter().flat_map(|part| recipe::uninstall(&topology, *part));
+    let lines = lines.chain(uninstalls);
     let mut known = BTreeSet::new();
     for task in lines.map(|line| line.task) {
         let (usual, deadline) = (task.usual(), task.deadline(&config));
@@ -165,9 +167,10 @@ async fn the_runner_ends_a_wait_at_its_deadline() {
         usual: Duration::from_secs(1),
         deadline: Duration::from_secs(120),
         fingerprint: String::new(),
+        undoes: Vec::new(),
     };
     let (_go_on, stop) = tokio::sync::watch::channel(Stop::No);
-    let options = Options { clock: Arc::new(SystemClock), stop, listener: &|_| {}, faults: None };
+    let options = Options { clock: Arc::new(SystemClock), stop, listener: &|_| {}, faults: None, at_end: None };
     let steps = [(id, Box::new(Patient) as Box<dyn Step>)].into();
     let plan = Plan { steps: vec![step] };
     let running = engine::run(&plan, &steps, &journal, &options);

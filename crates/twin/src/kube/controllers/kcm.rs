@@ -11,14 +11,11 @@ use super::{
     super::{
         ClusterId,
         cluster::{Cluster, enter},
-        object::{
-            add_finalizer, has_finalizer, is_terminating, list, name, namespace, remove_finalizer, set, set_condition,
-            text, unset,
-        },
+        object::{add_finalizer, has_finalizer, is_terminating, list, remove_finalizer, set, set_condition, text},
         store::ObjectKey,
         types::DEFINITIONS,
     },
-    catalogue, charts,
+    catalogue, charts, children,
 };
 use crate::{FaultKind, Latency, World};
 
@@ -29,11 +26,10 @@ pub(in super::super) const REGIONS: &str = "regions.k0rdent.mirantis.com";
 const RELEASES: &str = "releases.k0rdent.mirantis.com";
 
 const MANAGEMENT_FINALIZER: &str = "k0rdent.mirantis.com/management";
-const CLUSTER_DEPLOYMENT_FINALIZER: &str = "k0rdent.mirantis.com/cluster-deployment";
+const CREDENTIALS: &str = "credentials.k0rdent.mirantis.com";
+const CREDENTIAL_FINALIZER: &str = "k0rdent.mirantis.com/credential";
 /// How often kcm looks at its Management (guess; kcm requeues after 10 s while something is missing).
 const TICK: Duration = Duration::from_secs(10);
-/// Until the machines of a deleted ClusterDeployment are gone (guess).
-const CLUSTER_DELETION: Duration = Duration::from_secs(60);
 /// What a Management shows that has been given another release than the wanted one.
 const WRONG_RELEASE: &str = "kcm-0-0-1";
 /// Marks what belongs to which release of Helm.
@@ -118,15 +114,22 @@ pub(super) fn install(
 fn tick(world: &mut World, id: ClusterId) {
     if world.clusters.by_id.get(&id).is_some_and(|cluster| cluster.kcm.is_some()) {
         reconcile(world, id);
+        children::reconcile_all(world, id);
         world.after(TICK, move |world| tick(world, id));
     }
 }
 
 /// The chart is uninstalled: the controllers go, CRDs, templates and custom resources stay (kcm source).
 pub(super) fn uninstall(world: &mut World, id: ClusterId, chart: &ObjectKey) {
+    let is_stuck = world.faults.holds(FaultKind::FinalizerStuck, "kcm");
     enter(world, id, "world", |cluster| {
         let Some(kcm) = cluster.kcm.take_if(|kcm| kcm.chart == *chart) else { return };
         discard_labelled(cluster, &kcm.release_name);
+        if is_stuck {
+            let reference = json!({"kind": "AzureClusterIdentity", "name": "left", "namespace": kcm.namespace});
+            let metadata = json!({"name": "left", "namespace": kcm.namespace, "finalizers": [CREDENTIAL_FINALIZER]});
+            cluster.ensure(CREDENTIALS, json!({"metadata": metadata, "spec": {"identityRef": reference}}));
+        }
     });
 }
 
@@ -496,38 +499,4 @@ fn discard_labelled_unless_chart(cluster: &mut Cluster, component: &str) {
     if component != "kcm" {
         discard_labelled(cluster, component);
     }
-}
-
-/// A ClusterDeployment is taken up, and let go of some time after its deletion. No machines come of it.
-pub(super) fn reconcile_cluster_deployment(world: &mut World, id: ClusterId, key: &ObjectKey) {
-    let leaving = enter(world, id, "world", |cluster| {
-        cluster.kcm.as_ref()?;
-        let deployment = cluster.store.get(CLUSTER_DEPLOYMENTS, &key.0, &key.1)?;
-        if is_terminating(&deployment) {
-            return Some(has_finalizer(&deployment, CLUSTER_DEPLOYMENT_FINALIZER));
-        }
-        let now = cluster.now.clone();
-        cluster.modify(CLUSTER_DEPLOYMENTS, key, |deployment| {
-            add_finalizer(deployment, CLUSTER_DEPLOYMENT_FINALIZER);
-            let generation = deployment["metadata"]["generation"].clone();
-            set(deployment, &["status", "observedGeneration"], generation);
-            let message = format!("Cluster {}/{} is being provisioned", namespace(deployment), name(deployment));
-            set_condition(deployment, "Ready", "False", "Progressing", &message, &now);
-        });
-        Some(false)
-    });
-    if leaving.flatten() != Some(true) {
-        return;
-    }
-    let key = key.clone();
-    world.after(CLUSTER_DELETION, move |world| {
-        enter(world, id, "world", |cluster| {
-            if cluster.kcm.is_some() {
-                cluster.modify(CLUSTER_DEPLOYMENTS, &key, |deployment| {
-                    remove_finalizer(deployment, CLUSTER_DEPLOYMENT_FINALIZER);
-                    unset(deployment, &["status", "services"]);
-                });
-            }
-        });
-    });
 }

@@ -2,6 +2,7 @@
 
 pub(super) mod catalogue;
 pub(crate) mod charts;
+mod children;
 pub(crate) mod kcm;
 pub(super) mod namespaces;
 pub(super) mod nodes;
@@ -101,7 +102,7 @@ fn run(world: &mut World, id: ClusterId, job: Job) {
     match job {
         Job::Chart(key) => charts::reconcile(world, id, &key),
         Job::Management => kcm::reconcile(world, id),
-        Job::ClusterDeployment(key) => kcm::reconcile_cluster_deployment(world, id, &key),
+        Job::ClusterDeployment(key) => children::reconcile(world, id, &key),
         Job::Namespace(name) => namespaces::empty(world, id, &name),
         Job::Definition(name) => namespaces::empty_definition(world, id, &name),
         Job::Garbage(uid) => namespaces::collect_garbage(world, id, &uid),
