@@ -417,8 +417,11 @@ fn update(world: &mut World, call: &Call, target: &Target, request: Value, locat
 
 /// What cannot change while a machine exists (Azure documentation). What a request leaves out stays as it is.
 fn check_immutable(record: &Record, facts: &MachineFacts, request: &Value) -> Result<(), Refusal> {
-    let differs =
-        |pointer: &str| request.pointer(pointer).is_some_and(|new| Some(new) != record.request.pointer(pointer));
+    // Clients write back what they read, with what Azure has added: observed with `az vm update` of Azure CLI 2.91.0.
+    let differs = |pointer: &str| {
+        let new = request.pointer(pointer);
+        new.is_some() && new != record.request.pointer(pointer) && new != record.body.pointer(pointer)
+    };
     let refuse = |property: &str| {
         let text = format!("Changing property '{property}' is not allowed.");
         Err(Refusal { target: Some(property.into()), ..Refusal::new(409, "PropertyChangeNotAllowed", text) })
@@ -435,6 +438,9 @@ fn check_immutable(record: &Record, facts: &MachineFacts, request: &Value) -> Re
         if differs(pointer) {
             return refuse(property);
         }
+    }
+    if differs("/properties/storageProfile/dataDisks") {
+        return Err(Refusal::unsupported("attaching and detaching data disks of a machine that exists"));
     }
     let lower =
         |body: &Value| interface_ids(&body["properties"]).iter().map(|id| id.to_lowercase()).collect::<Vec<_>>();

@@ -134,6 +134,7 @@ fn evict(world: &mut World, target: &Target, spot: bool) -> Answer {
         let Some(record) = world.azure.store.get(&key) else { return };
         let deletes = record.body["properties"]["evictionPolicy"] == "Delete";
         let power = record.hidden.machine.as_ref().map_or("running", |facts| facts.power);
+        world.ledger.change(world.now, "world", "evicted", &*id);
         if deletes {
             return resource::remove(world, "world", &key);
         }
