@@ -376,8 +376,13 @@ fn update(world: &mut World, call: &Call, target: &Target, request: Value, locat
     let Some(record) = world.azure.store.get(&target.key) else { return Err(target.missing()) };
     let Some(facts) = record.hidden.machine.clone() else { return Err(target.missing()) };
     check_immutable(record, &facts, &request)?;
-    let draft = check(world, target, &request, location)?;
-    let asked = without_secrets(request);
+    let tags = request.get("tags").cloned();
+    let whole = merged(record.request.clone(), request);
+    let draft = check(world, target, &whole, location)?;
+    let mut asked = without_secrets(whole);
+    if let Some(tags) = tags {
+        asked["tags"] = tags;
+    }
     let state = record.state().to_owned();
     if state == "Succeeded" && asked == record.request {
         return Ok(Reply::text(200, world.azure.store.text(&target.key).into()));
@@ -413,6 +418,21 @@ fn update(world: &mut World, call: &Call, target: &Target, request: Value, locat
     }
     let headers = operation::headers(world, call, "Microsoft.Compute", location, &operation, true);
     Ok(Reply::text(200, world.azure.store.text(&target.key).into()).headers(headers))
+}
+
+/// What an update leaves out stays as it is: `az vm update` and `az vm resize` leave out the image (observed with Azure
+/// CLI 2.91.0).
+fn merged(old: Value, new: Value) -> Value {
+    match (old, new) {
+        (Value::Object(mut old), Value::Object(new)) => {
+            for (name, value) in new {
+                let before = old.remove(&name).unwrap_or_default();
+                old.insert(name, merged(before, value));
+            }
+            Value::Object(old)
+        }
+        (_, new) => new,
+    }
 }
 
 /// What cannot change while a machine exists (Azure documentation). What a request leaves out stays as it is.
