@@ -1,6 +1,7 @@
 """The Azure SDKs for Python on the twin: pollers, failures, throttling and pages as programs meet them."""
 
 import base64
+import logging
 import os
 import time
 import unittest
@@ -28,6 +29,8 @@ def setUpModule():
     twin = served.Twin("sdk")
     unittest.addModuleCleanup(twin.stop)
     os.environ["REQUESTS_CA_BUNDLE"] = twin.certificate
+    # Refused logins are what one test is about.
+    logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
 
 
 def credential(of, secret="secret"):
