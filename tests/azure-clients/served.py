@@ -12,6 +12,8 @@ import urllib.request
 
 PROGRAM = os.environ["K0RDENTCTL"]
 DIRECTORY = pathlib.Path(os.environ["AZURE_CLIENTS_DIRECTORY"])
+# The SSH key of a person.
+PUBLIC_KEY = pathlib.Path(__file__).parent / "key.pub"
 # World seconds per second: a machine is there in less than a second, and a token lives long enough for a request.
 SPEED = 300
 
@@ -58,11 +60,3 @@ class Twin:
     def id(self, group, rest):
         """The id of a resource: `rest` begins with its provider."""
         return f"/subscriptions/{self.subscription}/resourceGroups/{group}/providers/{rest}"
-
-
-def public_key():
-    """The key of a person, made once."""
-    path = DIRECTORY / "key.pub"
-    if not path.exists():
-        path.write_text("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB1UMWzKPRDm0dKPk3Qn9m2GYzWdxb0GYdy5lNHRu1fe test\n")
-    return path

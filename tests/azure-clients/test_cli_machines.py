@@ -61,13 +61,13 @@ class Machines(Case):
     def machine(self, group, name, *arguments):
         return az(
             "vm", "create", "--resource-group", group, "--name", name, "--image", IMAGE, "--size", SIZE,
-            "--admin-username", "k0s", "--ssh-key-values", served.public_key(), "--public-ip-sku", "Standard", *arguments
+            "--admin-username", "k0s", "--ssh-key-values", served.PUBLIC_KEY, "--public-ip-sku", "Standard", *arguments
         )
 
     def test_life_of_a_machine(self):
         group = self.group()
         of_group, of_machine = ["--resource-group", group], ["--resource-group", group, "--name", "one"]
-        data = served.DIRECTORY / "custom-data.yaml"
+        data = twin.directory / "custom-data.yaml"
         data.write_text("#cloud-config\nhostname: one\n")
         made = self.machine(
             group, "one", "--zone", 1, "--custom-data", data, "--tags", "role=worker", "--os-disk-delete-option", "Delete",
@@ -155,7 +155,7 @@ class Machines(Case):
 
     def test_ssh_keys(self):
         of_key = ["--resource-group", self.group(), "--name", "key"]
-        made = az("sshkey", "create", *of_key, "--public-key", f"@{served.public_key()}")
+        made = az("sshkey", "create", *of_key, "--public-key", f"@{served.PUBLIC_KEY}")
         self.assertEqual(made["publicKey"].split()[0], "ssh-ed25519")
         self.assertEqual([key["name"] for key in az("sshkey", "list", *of_key[:2])], ["key"])
         az("sshkey", "delete", *of_key, "--yes")

@@ -98,7 +98,7 @@ class Case(unittest.TestCase):
 
     def machine(self, name, size="Standard_D2s_v5", **more):
         """The body of a request for a machine, with its interface made."""
-        key = {"path": "/home/k0s/.ssh/authorized_keys", "keyData": served.public_key().read_text().strip()}
+        key = {"path": "/home/k0s/.ssh/authorized_keys", "keyData": served.PUBLIC_KEY.read_text().strip()}
         properties = {
             "hardwareProfile": {"vmSize": size},
             "storageProfile": {
@@ -169,7 +169,7 @@ class Resources(Case):
 
     def test_pages(self):
         compute = client(ComputeManagementClient, login=Kept(twin))
-        key = served.public_key().read_text().strip()
+        key = served.PUBLIC_KEY.read_text().strip()
         names = [f"key-{number:03}" for number in range(301)]
         for name in names:
             compute.ssh_public_keys.create(self.group, name, {"location": LOCATION, "properties": {"publicKey": key}})

@@ -54,9 +54,12 @@ pub(crate) fn run() -> Result<Ran, String> {
     if !built.success() {
         return Err("k0rdentctl does not build".to_owned());
     }
+    let mut pythons = Vec::new();
+    for (_, name) in SUITES {
+        pythons.push(environment(&root.join(SOURCES), &directory, name)?);
+    }
     let mut running = Vec::new();
-    for (suite, name) in SUITES {
-        let python = environment(&root.join(SOURCES), &directory, name)?;
+    for ((suite, _), python) in SUITES.into_iter().zip(pythons) {
         let log = directory.join(format!("{suite}.log"));
         let output = fs::File::create(&log).map_err(failed)?.into_parts().0;
         let mut command = program(&python.to_string_lossy());

@@ -120,7 +120,7 @@ fn of_collections(name: &str, arguments: &[Value]) -> Option<Value> {
         ("array", [Value::Array(_)]) => arguments[0].clone(),
         ("array", [one]) => json!([one]),
         ("createarray", _) => Value::Array(arguments.to_vec()),
-        ("createobject", _) if arguments.len() % 2 == 0 => {
+        ("createobject", _) if arguments.len().is_multiple_of(2) => {
             let pairs = arguments.chunks(2).map(|pair| Some((pair[0].as_str()?.to_owned(), pair[1].clone())));
             Value::Object(pairs.collect::<Option<_>>()?)
         }
