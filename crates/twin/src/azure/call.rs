@@ -240,7 +240,7 @@ impl Refusal {
 }
 
 /// When to ask again. Clients wait in their own time: in a faster world, fewer seconds, which only the header in
-/// milliseconds can say (the Azure SDKs know both).
+/// milliseconds can say (the Azure SDKs know both: observed with azure-core 1.41.0).
 pub(super) fn retry_after(world: &World, seconds: u64) -> (&'static str, String) {
     let speed = world.options.speed;
     if speed == 1.0 {

@@ -276,7 +276,7 @@ pub(super) fn machine_sizes() -> Answer {
     Ok(Reply::new(200, &json!({"value": sizes.collect::<Vec<_>>()})))
 }
 
-/// `GET .../versions`: a bare array, unlike any other list.
+/// `GET .../versions`: a bare array, unlike any other list (observed with Azure CLI 2.91.0).
 pub(super) fn image_versions(call: &Call, location: &str) -> Answer {
     let image = image_of(call)?;
     let mut versions = image.versions.to_vec();

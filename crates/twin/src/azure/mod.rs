@@ -2,7 +2,9 @@
 //!
 //! A request is answered in one visit to the world, so its effects are whole before anything waits; then the answer is
 //! held back for as long as Azure would take. Sources of behaviour: the Azure documentation, the generated Azure SDKs
-//! (status codes, headers), terraform logs (latencies); everything else says "guess".
+//! (status codes, headers), terraform logs (latencies); everything else says "guess". What `tests/azure-clients` does was
+//! observed with Azure CLI 2.91.0 and with the Azure SDKs for Python (compute 39.0.0, network 33.1.0, resource 26.0.0): they
+//! accept the status codes, headers, bodies and errors that they meet there.
 //!
 //! - [`call`]: requests, answers and refusals
 //! - [`login`], [`admit`]: who may ask, and how often
