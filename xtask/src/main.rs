@@ -1,10 +1,12 @@
 //! The project's own chores.
 //!
 //! - `cargo xtask test`: every test that this machine can run, and a table of what ran
+//! - `cargo xtask azure-clients`: one tier of it, the Azure CLI and the Azure SDKs for Python on a served twin
 //! - `cargo xtask measure`: rehearsals from 1 to 500 machines, and what they cost
 //! - `cargo xtask simulate`: lives of clusters, drawn by seed, on a world that goes wrong
 //! - `cargo xtask kill-sweep`: the released program, killed at random instants
 
+mod azure_clients;
 mod cargo;
 mod measure;
 mod simulate;
@@ -13,6 +15,7 @@ mod test;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask test      every test that this machine can run, and a table of what ran
+       cargo xtask azure-clients   one tier of it: the Azure CLI and the Azure SDKs for Python on a served twin
        cargo xtask measure   rehearsals from 1 to 500 machines, and what they cost
        cargo xtask simulate --seeds N [--from S] [--plain]   lives of clusters, drawn by seed, on a world that goes wrong
        cargo xtask kill-sweep --kills N [--seed S]           the released program, killed at random instants";
@@ -22,6 +25,7 @@ fn main() -> ExitCode {
     let chore = std::env::args().nth(1);
     let result = match chore.as_deref() {
         Some("test") => test::run(),
+        Some("azure-clients") => azure_clients::alone(),
         Some("measure") => measure::run(),
         Some("simulate") => simulate::simulate(),
         Some("kill-sweep") => simulate::kill_sweep(),

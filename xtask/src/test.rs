@@ -7,24 +7,28 @@ use std::{
 
 use serde_json::Value;
 
-use crate::cargo::{cargo, metadata};
+use crate::{
+    azure_clients,
+    cargo::{cargo, metadata},
+};
 
 /// The tiers, in the order of the table.
-const TIERS: [(&str, &str); 5] = [
+const TIERS: [(&str, &str); 6] = [
     ("unit", "each crate by itself"),
     ("rules", "the project's rules, read from its sources"),
     ("simulation", "the product on the twin"),
     ("cli", "the program, run as a process"),
     ("documentation", "examples in the documentation"),
+    ("azure-clients", "the Azure CLI and the Azure SDKs for Python on a served twin"),
 ];
 
 /// What became of the tests of one tier.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Count {
-    passed: u64,
-    failed: u64,
-    skipped: u64,
-    seconds: f64,
+pub(crate) struct Count {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
+    pub(crate) seconds: f64,
 }
 
 /// What is read from cargo's output.
@@ -58,11 +62,18 @@ pub(crate) fn run() -> Result<bool, String> {
         tally.read(&line);
     }
     let status = child.wait().map_err(failed)?;
+    tally.add_azure_clients()?;
     print!("{}", tally.table());
     if !status.success() {
         println!("\ncargo test failed");
     }
-    Ok(status.success())
+    Ok(status.success() && tally.failed.is_empty())
+}
+
+/// Whether this is a machine on which nothing may be left out.
+#[expect(clippy::disallowed_methods, reason = "a chore of the project, not a part of the program")]
+fn is_ci() -> bool {
+    std::env::var_os("CI").is_some()
 }
 
 /// The packages of the integration tests, by the path of their source in the package.
@@ -81,6 +92,28 @@ fn integration_tests(metadata: &Value) -> BTreeMap<String, String> {
 }
 
 impl Tally {
+    /// Runs that tier. Where its clients cannot be had, it is skipped, but not in CI.
+    fn add_azure_clients(&mut self) -> Result<(), String> {
+        let count = match azure_clients::run() {
+            Ok(ran) => {
+                self.failed.extend(ran.failed);
+                ran.count
+            }
+            Err(reason) => {
+                let (reason, number) = (format!("azure-clients: all of it ({reason})"), azure_clients::number()?);
+                if is_ci() {
+                    self.failed.push(reason);
+                    Count { failed: number, ..Count::default() }
+                } else {
+                    self.skipped.push(reason);
+                    Count { skipped: number, ..Count::default() }
+                }
+            }
+        };
+        self.counts.insert("azure-clients", count);
+        Ok(())
+    }
+
     fn read(&mut self, line: &str) {
         let line = line.trim();
         if let Some(binary) = line.strip_prefix("Running ") {

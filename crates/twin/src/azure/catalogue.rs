@@ -243,7 +243,40 @@ fn image_properties(image: &Image) -> Value {
     })
 }
 
-/// `GET .../versions`: a bare array, unlike any other list.
+/// `GET .../publishers`, `.../offers` and `.../skus`: bare arrays too (observed with Azure CLI 2.91.0). The path names
+/// those that the answer is about.
+pub(super) fn image_names(call: &Call, location: &str) -> Answer {
+    let given = |index: usize| call.segments.get(index).map(String::as_str);
+    let same = |index: usize, name: &str| given(index).is_none_or(|given| given.eq_ignore_ascii_case(name));
+    let of_image = |image: &Image| match call.segments.len() {
+        7 => image.publisher,
+        11 => image.offer,
+        _ => image.sku,
+    };
+    let images = IMAGES.iter().filter(|image| same(7, image.publisher) && same(11, image.offer));
+    let mut names: Vec<&str> = images.map(of_image).collect();
+    names.dedup();
+    if names.is_empty() {
+        return Err(Refusal::new(404, "NotFound", "Artifact: VMImage was not found."));
+    }
+    let bodies = names
+        .into_iter()
+        .map(|name| json!({"id": format!("{}/{name}", call.path), "name": name, "location": location}));
+    Ok(Reply::new(200, &bodies.collect()))
+}
+
+/// `GET .../vmSizes`.
+pub(super) fn machine_sizes() -> Answer {
+    let sizes = SIZES.iter().map(|size| {
+        json!({
+            "name": size.name, "numberOfCores": size.cores, "memoryInMB": size.memory_gigabytes * 1024,
+            "osDiskSizeInMB": 1_047_552, "resourceDiskSizeInMB": 0, "maxDataDiskCount": size.cores * 2,
+        })
+    });
+    Ok(Reply::new(200, &json!({"value": sizes.collect::<Vec<_>>()})))
+}
+
+/// `GET .../versions`: a bare array, unlike any other list (observed with Azure CLI 2.91.0).
 pub(super) fn image_versions(call: &Call, location: &str) -> Answer {
     let image = image_of(call)?;
     let mut versions = image.versions.to_vec();

@@ -376,8 +376,13 @@ fn update(world: &mut World, call: &Call, target: &Target, request: Value, locat
     let Some(record) = world.azure.store.get(&target.key) else { return Err(target.missing()) };
     let Some(facts) = record.hidden.machine.clone() else { return Err(target.missing()) };
     check_immutable(record, &facts, &request)?;
-    let draft = check(world, target, &request, location)?;
-    let asked = without_secrets(request);
+    let tags = request.get("tags").cloned();
+    let whole = merged(record.request.clone(), request);
+    let draft = check(world, target, &whole, location)?;
+    let mut asked = without_secrets(whole);
+    if let Some(tags) = tags {
+        asked["tags"] = tags;
+    }
     let state = record.state().to_owned();
     if state == "Succeeded" && asked == record.request {
         return Ok(Reply::text(200, world.azure.store.text(&target.key).into()));
@@ -415,10 +420,28 @@ fn update(world: &mut World, call: &Call, target: &Target, request: Value, locat
     Ok(Reply::text(200, world.azure.store.text(&target.key).into()).headers(headers))
 }
 
+/// What an update leaves out stays as it is: `az vm update` and `az vm resize` leave out the image (observed with Azure
+/// CLI 2.91.0).
+fn merged(old: Value, new: Value) -> Value {
+    match (old, new) {
+        (Value::Object(mut old), Value::Object(new)) => {
+            for (name, value) in new {
+                let before = old.remove(&name).unwrap_or_default();
+                old.insert(name, merged(before, value));
+            }
+            Value::Object(old)
+        }
+        (_, new) => new,
+    }
+}
+
 /// What cannot change while a machine exists (Azure documentation). What a request leaves out stays as it is.
 fn check_immutable(record: &Record, facts: &MachineFacts, request: &Value) -> Result<(), Refusal> {
-    let differs =
-        |pointer: &str| request.pointer(pointer).is_some_and(|new| Some(new) != record.request.pointer(pointer));
+    // Clients write back what they read, with what Azure has added: observed with `az vm update` of Azure CLI 2.91.0.
+    let differs = |pointer: &str| {
+        let new = request.pointer(pointer);
+        new.is_some() && new != record.request.pointer(pointer) && new != record.body.pointer(pointer)
+    };
     let refuse = |property: &str| {
         let text = format!("Changing property '{property}' is not allowed.");
         Err(Refusal { target: Some(property.into()), ..Refusal::new(409, "PropertyChangeNotAllowed", text) })
@@ -435,6 +458,9 @@ fn check_immutable(record: &Record, facts: &MachineFacts, request: &Value) -> Re
         if differs(pointer) {
             return refuse(property);
         }
+    }
+    if differs("/properties/storageProfile/dataDisks") {
+        return Err(Refusal::unsupported("attaching and detaching data disks of a machine that exists"));
     }
     let lower =
         |body: &Value| interface_ids(&body["properties"]).iter().map(|id| id.to_lowercase()).collect::<Vec<_>>();

@@ -16,7 +16,7 @@ use crate::{Latency, World};
 pub(super) fn prepare(world: &mut World, target: &Target, request: Value, location: &str) -> Result<Parts, Refusal> {
     validate::zones(&request, location)?;
     let properties = &request["properties"];
-    if properties["creationData"]["createOption"].as_str() != Some("Empty") {
+    if !properties["creationData"]["createOption"].as_str().is_some_and(|option| option.eq_ignore_ascii_case("Empty")) {
         return Err(Refusal::unsupported("disks that do not start empty"));
     }
     if properties["diskSizeGB"].as_u64().is_none_or(|size| size == 0) {
@@ -69,7 +69,8 @@ pub(super) fn plan(
         );
         return Err(Refusal::parameter("osDisk.diskSizeGB", text));
     }
-    if disk["createOption"].as_str() != Some("FromImage") {
+    // `az vm create` writes `fromImage` (observed with Azure CLI 2.91.0).
+    if !disk["createOption"].as_str().is_some_and(|option| option.eq_ignore_ascii_case("FromImage")) {
         return Err(Refusal::parameter(
             "osDisk.createOption",
             "The twin makes OS disks from images only: createOption must be FromImage.",
@@ -79,9 +80,10 @@ pub(super) fn plan(
     let data_disks = request["properties"]["storageProfile"]["dataDisks"].as_array().cloned().unwrap_or_default();
     for (index, disk) in data_disks.iter().enumerate() {
         let pointer = format!("/properties/storageProfile/dataDisks/{index}");
-        match (disk["createOption"].as_str(), disk["managedDisk"]["id"].as_str()) {
-            (Some("Attach"), Some(id)) => plans.push(attach(world, id, pointer)?),
-            (Some("Empty"), _) => {
+        let option = disk["createOption"].as_str().map(str::to_lowercase);
+        match (option.as_deref(), disk["managedDisk"]["id"].as_str()) {
+            (Some("attach"), Some(id)) => plans.push(attach(world, id, pointer)?),
+            (Some("empty"), _) => {
                 let size = disk["diskSizeGB"].as_u64().unwrap_or(32);
                 plans.push(create(
                     world,
@@ -178,6 +180,9 @@ impl Plan {
         let record = world.azure.store.get(&self.target.key).map(|record| record.body.clone()).unwrap_or_default();
         let Some(disk) = machine.pointer_mut(&self.pointer) else { return };
         disk["name"] = json!(self.target.name);
+        if !record["properties"]["osType"].is_null() {
+            disk["createOption"] = json!("FromImage");
+        }
         disk["diskSizeGB"] = record["properties"]["diskSizeGB"].clone();
         disk["managedDisk"] = json!({"id": self.target.id, "storageAccountType": record["sku"]["name"]});
         if let Some(system) = record["properties"].get("osType") {

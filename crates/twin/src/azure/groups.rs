@@ -48,6 +48,11 @@ fn find<'a>(world: &'a World, name: &str) -> Result<&'a Group, Refusal> {
     world.azure.groups.get(&name.to_lowercase()).ok_or_else(missing)
 }
 
+/// What a `GET` of a group shows.
+pub(super) fn body(world: &World, name: &str) -> Result<Value, Refusal> {
+    find(world, name).map(Group::body)
+}
+
 /// Refuses what is asked in a group that does not exist.
 pub(super) fn exists(world: &World, name: &str) -> Result<(), Refusal> {
     find(world, name).map(drop)
@@ -127,6 +132,15 @@ fn patch(world: &mut World, call: &Call, name: &str) -> Answer {
     Ok(Reply::new(200, &body))
 }
 
+/// Replaces the tags of a group, if it exists.
+pub(super) fn set_tags(world: &mut World, name: &str, tags: Value) {
+    if let Some(group) = world.azure.groups.get_mut(&name.to_lowercase()) {
+        group.tags = tags;
+        let id = group.id();
+        world.ledger.change(world.now, "arm", "updated", id);
+    }
+}
+
 /// First the machines go with their disks and interfaces, then the rest (Azure documentation: children first). A failed
 /// deletion does not bring back what is gone already; the group is as before (Azure documentation: rolled back).
 fn delete(world: &mut World, call: &Call, name: &str) -> Answer {
@@ -166,7 +180,9 @@ fn begin_delete(world: &mut World, call: &Call, name: &str, group_key: &str) -> 
             return roll_back(world, &group, &ended);
         }
         remove_all(world, &format!("{everything_in}/"));
-        world.azure.locks.retain(|lock, _| !lock.starts_with(&format!("{everything_in}/")));
+        let inside = format!("{everything_in}/");
+        world.azure.locks.retain(|lock, _| !lock.starts_with(&inside));
+        world.azure.deployments.retain(|deployment, _| !deployment.starts_with(&inside));
         if let Some(group) = world.azure.groups.remove(&group) {
             world.ledger.change(world.now, "world", "deleted", group.id());
         }

@@ -23,6 +23,8 @@ pub(super) struct Operation {
     started: String,
     ended: Option<String>,
     error: Option<Refusal>,
+    /// What an action answers at the end, JSON.
+    answer: Option<String>,
     /// World seconds between two polls.
     poll_seconds: u64,
 }
@@ -47,10 +49,26 @@ pub(super) fn begin(world: &mut World, subject: &str, provider: &str, purpose: P
         started: world.timestamp(),
         ended: None,
         error: None,
+        answer: None,
         poll_seconds: poll_seconds(provider),
     };
     world.azure.operations.insert(name.clone(), operation);
     name
+}
+
+/// Begins an action of Resource Manager on `subject` whose result is `answer`; answers its name.
+pub(super) fn begin_answer(world: &mut World, subject: &str, answer: String) -> String {
+    let name = begin(world, subject, "Microsoft.Network", Purpose::Action);
+    if let Some(operation) = world.azure.operations.get_mut(&name) {
+        operation.answer = Some(answer);
+    }
+    name
+}
+
+/// How an operation ended, if it has.
+pub(super) fn outcome(world: &World, name: &str) -> Option<Result<(), Refusal>> {
+    let operation = world.azure.operations.get(name)?;
+    operation.ended.as_ref().map(|_| operation.error.clone().map_or(Ok(()), Err))
 }
 
 /// Ends an operation, unless it has ended already.
@@ -130,7 +148,7 @@ pub(super) fn result(world: &World, call: &Call, name: &str) -> Answer {
         (Purpose::Write, Some(_)) => Ok(Reply::text(200, world.azure.store.text(&operation.subject).into())),
         (Purpose::Write, None) => Ok(Reply::new(200, &Value::Null)),
         (Purpose::Delete, _) => Ok(Reply::empty(204)),
-        (Purpose::Action, _) => Ok(Reply::empty(200)),
+        (Purpose::Action, _) => Ok(Reply::text(200, operation.answer.clone().unwrap_or_default())),
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) fn instance_view(record: &Record) -> Value {
     view
 }
 
-/// `POST .../{action}` and `GET .../instanceView`.
+/// `POST .../{action}` and `GET .../instanceView` (observed with Azure CLI 2.91.0).
 pub(super) fn act(world: &mut World, call: &Call, target: &Target, action: &str) -> Answer {
     let record = world.azure.store.get(&target.key).ok_or_else(|| target.missing())?;
     if (&call.method, action) == (&Method::GET, "instanceview") {
@@ -134,6 +134,7 @@ fn evict(world: &mut World, target: &Target, spot: bool) -> Answer {
         let Some(record) = world.azure.store.get(&key) else { return };
         let deletes = record.body["properties"]["evictionPolicy"] == "Delete";
         let power = record.hidden.machine.as_ref().map_or("running", |facts| facts.power);
+        world.ledger.change(world.now, "world", "evicted", &*id);
         if deletes {
             return resource::remove(world, "world", &key);
         }

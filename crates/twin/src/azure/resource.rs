@@ -27,7 +27,8 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 7] = [
+    /// All of them.
+    pub(super) const ALL: [Self; 7] = [
         Self::SshPublicKey,
         Self::Disk,
         Self::VirtualMachine,
@@ -188,6 +189,19 @@ pub(super) fn put(world: &mut World, call: &Call, target: &Target, request: Valu
     Ok(write(world, call, target, parts))
 }
 
+/// A field that is null is a field that is not there: `az vm create` writes many of them (observed with Azure CLI
+/// 2.91.0).
+pub(super) fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
+            fields.map(|(name, value)| (name, without_nulls(value))).collect()
+        }
+        Value::Array(items) => items.into_iter().map(without_nulls).collect(),
+        other => other,
+    }
+}
+
 /// What Azure says while another operation has the resource.
 pub(super) fn another_operation(id: &str) -> Refusal {
     let text = format!("Another operation on this or dependent resource is in progress: {id}.");
@@ -316,6 +330,18 @@ pub(super) fn patch(world: &mut World, call: &Call, target: &Target) -> Answer {
     });
     world.ledger.change(now, "arm", "updated", &*target.id);
     Ok(Reply::text(200, world.azure.store.text(&target.key).into()))
+}
+
+/// Replaces the tags of a resource, if it exists.
+pub(super) fn set_tags(world: &mut World, key: &str, tags: Value) {
+    let now = world.now;
+    world.azure.store.change(now, key, |record| {
+        record.body["tags"] = tags.clone();
+        record.request["tags"] = tags;
+    });
+    if let Some(record) = world.azure.store.get(key) {
+        world.ledger.change(now, "arm", "updated", &*record.id);
+    }
 }
 
 /// `DELETE` of a network resource or an SSH key.

@@ -1,13 +1,15 @@
 //! Which path belongs to whom.
 
+use std::borrow::Cow;
+
 use http::Method;
 
 use super::{
-    SUBSCRIPTION,
+    SUBSCRIPTION, activity,
     call::{Answer, Call, Refusal},
-    catalogue, disk, groups, listing, locks, network, operation, power, quota,
+    catalogue, deployment, disk, groups, listing, locks, network, operation, power, quota,
     resource::{self, Kind, Target},
-    subscription,
+    subscription, tags,
 };
 use crate::World;
 
@@ -23,6 +25,7 @@ pub(super) fn route(world: &mut World, call: &Call) -> Answer {
         }
         ["subscriptions", _, .., "providers", "microsoft.authorization", "locks"] => locks::list(world, call),
         ["subscriptions", _, .., "providers", "microsoft.authorization", "locks", _] => locks::one(world, call),
+        ["subscriptions", _, .., "providers", "microsoft.resources", "tags", "default"] => tags::at_scope(world, call),
         ["subscriptions", _, "resourcegroups", _, rest @ ..] => in_group(world, call, rest),
         ["subscriptions", _, rest @ ..] => in_subscription(world, call, rest),
         _ => Err(nothing_here(call)),
@@ -48,11 +51,20 @@ fn in_subscription(world: &mut World, call: &Call, rest: &[&str]) -> Answer {
         ["operationresults", name] => operation::group_result(world, call, name),
         ["providers"] => subscription::providers(world),
         ["providers", _] => subscription::provider(world, call),
+        ["tagnames"] => tags::names(world),
+        ["providers", "microsoft.insights", "eventtypes", "management", "values"] => activity::list(world, call),
         ["providers", "microsoft.compute", "skus"] => catalogue::skus(call),
+        ["providers", "microsoft.compute", "images"] => Ok(listing::page(call, std::iter::empty::<&str>(), Cow::from)),
         ["providers", provider, "locations", location, rest @ ..] => match rest {
             ["operations", name] => operation::status(world, name),
             ["operationresults", name] => operation::result(world, call, name),
             ["usages"] => quota::usages(world, provider, location),
+            ["vmsizes"] => catalogue::machine_sizes(),
+            ["publishers"]
+            | ["publishers", _, "artifacttypes", "vmimage", "offers"]
+            | ["publishers", _, "artifacttypes", "vmimage", "offers", _, "skus"] => {
+                catalogue::image_names(call, location)
+            }
             ["publishers", _, "artifacttypes", "vmimage", "offers", _, "skus", _, "versions"] => {
                 catalogue::image_versions(call, location)
             }
@@ -74,6 +86,14 @@ fn in_group(world: &mut World, call: &Call, rest: &[&str]) -> Answer {
     let (provider, kind, name, rest) = match rest {
         [] => return groups::one(world, call, group),
         ["resources"] => return listing::resources(world, call, Some(group)),
+        // The list of operations is asked for without the provider (observed with Azure CLI 2.91.0).
+        ["deployments", rest @ ..] | ["providers", "microsoft.resources", "deployments", rest @ ..] => {
+            return deployment::answer(world, call, group, rest);
+        }
+        ["providers", "microsoft.compute", "images"] if call.method == Method::GET => {
+            groups::exists(world, group)?;
+            return Ok(listing::page(call, std::iter::empty::<&str>(), Cow::from));
+        }
         ["providers", provider, kind] => (provider, kind, None, &[][..]),
         ["providers", provider, kind, _, rest @ ..] => (provider, kind, Some(call.segments[7].as_str()), rest),
         _ => return Err(nothing_here(call)),
@@ -85,6 +105,10 @@ fn in_group(world: &mut World, call: &Call, rest: &[&str]) -> Answer {
     let target = Target::new(world, kind, group, name);
     match (kind, rest) {
         (_, []) => one(world, call, &target),
+        (Kind::VirtualMachine, ["extensions"]) if call.method == Method::GET => {
+            world.azure.store.get(&target.key).ok_or_else(|| target.missing())?;
+            Ok(listing::page(call, std::iter::empty::<&str>(), Cow::from))
+        }
         (Kind::VirtualMachine, [action]) => power::act(world, call, &target, action),
         (Kind::SecurityGroup, ["securityrules" | "defaultsecurityrules", ..])
         | (Kind::VirtualNetwork, ["subnets", ..]) => network::child(world, call, &target),
@@ -95,7 +119,7 @@ fn in_group(world: &mut World, call: &Call, rest: &[&str]) -> Answer {
 fn one(world: &mut World, call: &Call, target: &Target) -> Answer {
     match (call.method.as_str(), target.kind) {
         ("GET" | "HEAD", _) => resource::get(world, call, target),
-        ("PUT", _) => resource::put(world, call, target, call.json()?),
+        ("PUT", _) => resource::put(world, call, target, resource::without_nulls(call.json()?)),
         ("PATCH", _) => resource::patch(world, call, target),
         ("DELETE", Kind::VirtualMachine) => power::delete(world, call, target),
         ("DELETE", Kind::Disk) => disk::delete(world, call, target),

@@ -9,6 +9,7 @@ use super::{
     SUBSCRIPTION, TENANT,
     call::{Answer, Call, Refusal, Reply},
     catalogue::REGIONS,
+    resource::Kind,
 };
 use crate::World;
 
@@ -31,7 +32,8 @@ pub(super) fn unregistered_at_first() -> BTreeSet<String> {
     PROVIDERS.iter().filter(|(_, registered)| !registered).map(|(name, _)| name.to_lowercase()).collect()
 }
 
-/// `/metadata/endpoints`: how a client finds everything else. Asked before there is a token.
+/// `/metadata/endpoints`: how a client finds everything else. Asked before there is a token: `az cloud register` with the
+/// address of Resource Manager alone (observed with Azure CLI 2.91.0).
 pub(super) fn endpoints(world: &World, call: &Call) -> Reply {
     let base = call.base();
     let one = json!({
@@ -97,8 +99,29 @@ fn provider_body(world: &World, name: &str) -> Value {
     json!({
         "id": format!("/subscriptions/{SUBSCRIPTION}/providers/{name}"), "namespace": name,
         "registrationState": if registered { "Registered" } else { "NotRegistered" },
-        "registrationPolicy": "RegistrationRequired", "resourceTypes": [],
+        "registrationPolicy": "RegistrationRequired", "resourceTypes": resource_types(name),
     })
+}
+
+/// What clients learn API versions from: `az resource` asks for the newest one (observed with Azure CLI 2.91.0).
+fn resource_types(provider: &str) -> Vec<Value> {
+    let own: &[&str] = match provider {
+        "Microsoft.Resources" => &["resourceGroups", "deployments", "tags"],
+        "Microsoft.Authorization" => &["locks"],
+        _ => &[],
+    };
+    let kinds = Kind::ALL.into_iter().filter(|kind| kind.provider() == provider).map(Kind::name);
+    let locations: Vec<&str> = REGIONS.iter().map(|(_, display)| *display).collect();
+    own.iter()
+        .copied()
+        .chain(kinds)
+        .map(|kind| {
+            json!({
+                "resourceType": kind, "locations": locations, "apiVersions": ["2024-11-01", "2024-05-01"],
+                "capabilities": "SupportsTags, SupportsLocation",
+            })
+        })
+        .collect()
 }
 
 pub(super) fn providers(world: &World) -> Answer {

@@ -1,5 +1,7 @@
 //! Resource Manager, asked as a client would.
 
+mod real_clients;
+
 use std::time::Duration;
 
 use bytes::Bytes;
