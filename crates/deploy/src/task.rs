@@ -353,14 +353,16 @@ impl Task {
     pub fn deadline(self, config: &Config) -> Duration {
         let timeouts = &config.timeouts;
         let minutes = |minutes: u32| u64::from(minutes) * 60;
+        // A machine may have to move twice.
+        let provisioned = 3 * minutes(timeouts.vm_creation_minutes.max(10));
         Duration::from_secs(match self {
             Self::Documents | Self::MeshOperator | Self::K0sctl => 60,
             Self::Preflight => 180,
             Self::ResourceGroup | Self::SshKey | Self::SecurityGroup | Self::VirtualNetwork => 600,
             Self::PublicAddress(_) | Self::Interface(_) | Self::Machine(_) => 900,
-            // A machine may have to move twice.
-            Self::Provisioned(_) => 3 * minutes(timeouts.vm_creation_minutes.max(10)),
-            Self::Ready(_) => minutes(timeouts.vm_creation_minutes) + u64::from(timeouts.cloud_init_timeout),
+            Self::Provisioned(_) => provisioned,
+            // The machine that is made last has as long as the first.
+            Self::Ready(_) => provisioned + timeouts.machine_ready().as_secs(),
             Self::MeshMember(_) | Self::Tokens | Self::Kubeconfig | Self::HomeKubeconfig(_) => 300,
             Self::Binary(_) => 900,
             Self::Leader(_) | Self::Controller(_) => u64::from(timeouts.k0s_ready_seconds),

@@ -229,7 +229,7 @@ async fn execute_and_record(
         Ok(done)
     };
     let attempt = tokio::time::timeout(planned.deadline, attempt).await;
-    match attempt.unwrap_or_else(|_| Err(too_late(&context))) {
+    match attempt.unwrap_or_else(|_| Err(context.too_late(planned.deadline))) {
         Ok(Done { evidence, output }) => {
             shared.record(Event::StepSucceeded { step: planned.id.clone(), evidence, output })?;
             shared.reach(FaultPoint::AfterRecord, &planned.id).await
@@ -240,20 +240,6 @@ async fn execute_and_record(
             Err(failure)
         }
     }
-}
-
-fn too_late(context: &Context<'_>) -> Failure {
-    let waiting = context.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let seconds = context.step.deadline.as_secs();
-    let after = if seconds < 120 { format!("{seconds} s") } else { format!("{} min", seconds / 60) };
-    let mut message = format!("{}: not done after {after}", context.step.title);
-    if !waiting.condition.is_empty() {
-        message += &format!("; waiting for: {}", waiting.condition);
-    }
-    if !waiting.evidence.is_empty() {
-        message += &format!("; last seen: {}", waiting.evidence);
-    }
-    Failure { kind: FailureKind::Deadline, message, advice: None }
 }
 
 /// Which steps may start.

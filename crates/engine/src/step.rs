@@ -3,6 +3,7 @@
 use std::{
     fmt,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -157,6 +158,21 @@ impl Context<'_> {
             });
             *waiting = now;
         }
+    }
+
+    /// The failure of a wait that took longer than it may: what was waited for, and what was seen last.
+    pub fn too_late(&self, patience: Duration) -> Failure {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let seconds = patience.as_secs();
+        let after = if seconds < 120 { format!("{seconds} s") } else { format!("{} min", seconds / 60) };
+        let mut message = format!("{}: not done after {after}", self.step.title);
+        if !waiting.condition.is_empty() {
+            message += &format!("; waiting for: {}", waiting.condition);
+        }
+        if !waiting.evidence.is_empty() {
+            message += &format!("; last seen: {}", waiting.evidence);
+        }
+        Failure { kind: FailureKind::Deadline, message, advice: None }
     }
 
     /// Records something worth knowing.

@@ -269,6 +269,13 @@ settings! {
     }
 }
 
+impl Timeouts {
+    /// How long a machine may take from the request for it until SSH answers and cloud-init is done.
+    pub fn machine_ready(&self) -> std::time::Duration {
+        std::time::Duration::from_secs(u64::from(self.vm_creation_minutes) * 60 + u64::from(self.cloud_init_timeout))
+    }
+}
+
 impl Config {
     /// All machines.
     pub fn node_count(&self) -> u32 {

@@ -184,27 +184,43 @@ async fn replace(deployment: &Deployment, context: &Context<'_>, node: usize) ->
     context.effected(intent).await?;
     let evidence = |text: &str| context.waiting(format!("the failed machine {name} is gone"), text);
     deployment.azure.watch.removed(kind, name, call, &evidence).await.map_err(arm_failure)?;
-    put(deployment, context, node).await?.map_err(arm_failure)
+    put(deployment, context, node).await?.map_err(arm_failure)?;
+    deployment.machine(node).fate.send_replace(Fate::Open);
+    Ok(())
 }
 
-/// Waits until the machine answers SSH with the host key that was made for it, and cloud-init is done.
+/// Waits until the machine answers SSH with the host key that was made for it, and cloud-init is done. A machine that is
+/// made anew meanwhile has as long as the first.
 pub(super) async fn ready(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<Done, Failure> {
     let remote = deployment.remote(node).await?;
     let mut fate = deployment.machine(node).fate.subscribe();
-    tokio::select! {
-        biased;
-        doom = doom(&mut fate) => Err(Failure::new(format!("{} will not come up: {doom}", deployment.node(node).name))),
-        result = become_ready(&remote, context) => result,
+    let patience = deployment.config.timeouts.machine_ready();
+    loop {
+        tokio::select! {
+            biased;
+            fate = turn(&mut fate) => match fate {
+                Fate::Open => remote.disconnect().await,
+                Fate::Doomed(why) => {
+                    return Err(Failure::new(format!("{} will not come up: {why}", deployment.node(node).name)));
+                }
+            },
+            result = tokio::time::timeout(patience, become_ready(&remote, context)) => {
+                return result.unwrap_or_else(|_| Err(context.too_late(patience)));
+            }
+        }
     }
 }
 
-async fn doom(fate: &mut tokio::sync::watch::Receiver<Fate>) -> String {
+/// What happens to the machine while others wait for it: it is made anew, or given up.
+async fn turn(fate: &mut tokio::sync::watch::Receiver<Fate>) -> Fate {
     loop {
-        if let Fate::Doomed(why) = &*fate.borrow_and_update() {
-            return why.clone();
+        if let doomed @ Fate::Doomed(_) = &*fate.borrow_and_update() {
+            return doomed.clone();
         }
-        if fate.changed().await.is_err() {
-            std::future::pending::<()>().await;
+        match fate.changed().await {
+            Ok(()) if *fate.borrow() == Fate::Open => return Fate::Open,
+            Ok(()) => {}
+            Err(_) => std::future::pending().await,
         }
     }
 }

@@ -25,9 +25,16 @@ impl Trace {
         }
     }
 
-    /// Adds what the world saw.
+    /// Adds what the world saw. What happened in the same instant has no order: the SSH library goes through the channels
+    /// of a connection in an order that no seed decides.
     pub(super) fn ledger(&mut self, entries: &[Entry]) {
-        entries.iter().for_each(|entry| self.add(entry));
+        for instant in entries.chunk_by(|one, other| one.at_seconds == other.at_seconds) {
+            let mut instant: Vec<Entry> = instant.iter().map(|entry| Entry { sequence: 0, ..entry.clone() }).collect();
+            instant.sort_by(|one, other| {
+                (one.actor, &one.object, &one.verb).cmp(&(other.actor, &other.object, &other.verb))
+            });
+            instant.iter().for_each(|entry| self.add(entry));
+        }
     }
 
     /// The digest of all that.
