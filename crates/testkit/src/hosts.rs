@@ -154,15 +154,27 @@ impl Host {
         }
     }
 
+    /// Puts the network cable in, or pulls it.
+    pub fn plug(&self, on: bool) {
+        let interface = format!("host{}", self.address.octets()[3]);
+        let state = if on { "up" } else { "down" };
+        let done = program("ip").args(["link", "set", &interface, state]).status().expect("ip");
+        assert!(done.success(), "{interface} {state}");
+    }
+
     fn console(&self) -> String {
         fs::read_to_string(&self.console).unwrap_or_default()
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a host is a program that runs")]
+/// One of the scripts beside `run.sh`.
 fn script(name: &str) -> Command {
-    let scripts = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/real-hosts");
-    Command::new(scripts.join(name))
+    program(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/real-hosts").join(name))
+}
+
+#[expect(clippy::disallowed_methods, reason = "a host is a program that runs, and so is what pulls its cable")]
+fn program(path: impl AsRef<std::ffi::OsStr>) -> Command {
+    Command::new(path)
 }
 
 /// Lets a test wait for real time: its hosts have no other.
