@@ -4,7 +4,7 @@
 #
 # A real system and the user data as it is, with these differences from a machine in a cloud: it is a container, so the
 # kernel is this machine's; its address is set from outside; its packages are installed already, and there is no place to
-# get others from; its disk is DISK of memory.
+# get others from; its own name is in its /etc/hosts; its disk is DISK of memory.
 set -euo pipefail
 name=$1 address=$2 user_data=$3 disk=$4
 here=$REAL_HOSTS/run/$name
@@ -25,7 +25,8 @@ locale: false
 apt: {preserve_sources_list: true}
 END
 : > "$here/root/etc/apt/sources.list"
-echo "127.0.0.1 localhost" > "$here/root/etc/hosts"
+# The node's name, as a cloud's name server has it.
+printf '127.0.0.1 localhost\n127.0.1.1 %s\n' "${name%-*}" > "$here/root/etc/hosts"
 
 ip netns add "$name"
 ip link add "host${address##*.}" type veth peer name eth0 netns "$name"
