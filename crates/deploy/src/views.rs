@@ -141,6 +141,7 @@ pub fn status(state: &State, config: Option<&Config>, topology: Option<&Topology
     let next = match (phase, recipe::teardown_to_finish(state), active) {
         (_, _, true) => "k0rdentctl events --follow".to_owned(),
         (_, Some(command), _) => format!("k0rdentctl {command}"),
+        ("deleting", ..) => "k0rdentctl reset".to_owned(),
         ("k0rdent_deployed", ..) => "k0rdentctl exec -- kubectl get nodes".to_owned(),
         _ => "k0rdentctl deploy".to_owned(),
     };

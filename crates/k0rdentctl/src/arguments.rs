@@ -152,7 +152,7 @@ pub(crate) enum Command {
     Plan,
     /// Create the cluster, or continue where it was
     Deploy(Deploy),
-    /// Remove k0rdent or k0s; deploy goes on from there
+    /// Take k0rdent or k0s off the cluster again
     #[command(subcommand)]
     Uninstall(Uninstall),
     /// Delete the cluster and prove that it is gone
@@ -505,6 +505,7 @@ mod tests {
     Run:
       plan         Show what deploy would do, and touch nothing
       deploy       Create the cluster, or continue where it was
+      uninstall    Take k0rdent or k0s off the cluster again
       reset        Delete the cluster and prove that it is gone
       unlock       Take over from a run that is out of reach
 
@@ -513,6 +514,7 @@ mod tests {
       events       Show what happened
       state        Check or export the environment's records
       leftovers    Show what clusters have left in Azure
+      history      List the deployments that were reset
 
     Cluster:
       ssh          Log in to a machine, or run a command there

@@ -36,7 +36,7 @@ fn the_version() {
     {
       "format_version": 1,
       "formats": {
-        "journal": 1,
+        "journal": 2,
         "views": 1
       },
       "version": "0.1.0"

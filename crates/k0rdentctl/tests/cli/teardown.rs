@@ -89,6 +89,7 @@ fn options_that_need_each_other() {
                                   API server, no records
           --cluster-id <ID>       The cluster, where its records are lost or elsewhere
           --fast                  Delete the resource group in one request and ask the cluster nothing
+          --with-children         Delete child clusters with their machines first
           --no-wait               Return as soon as Azure has accepted the deletion
           --subscription-id <ID>  The Azure subscription, where no records name it [default: as the
                                   configuration or the login says]

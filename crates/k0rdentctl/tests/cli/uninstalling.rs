@@ -6,7 +6,7 @@ use super::environment::{CONFIG, TestEnvironment};
 fn the_help() {
     let environment = TestEnvironment::new().variable("COLUMNS", "100");
     insta::assert_snapshot!(environment.run(&["uninstall", "-h"]).stdout, @"
-    Remove k0rdent or k0s; deploy goes on from there
+    Take k0rdent or k0s off the cluster again
 
     Usage: k0rdentctl uninstall [OPTIONS] <COMMAND>
 

@@ -123,12 +123,13 @@ impl Scenario {
     fn life(&mut self, draw: &mut Draw, nodes: &mut Nodes, small: bool) {
         for _ in 0..draw.up_to(0, 3) {
             let act = draw.troubled(Command::Deploy, *nodes);
+            // Nobody but a person gets a machine out of this: the machine has to be deleted.
+            let is_stuck = act.faults.iter().any(|fault| fault.name == FaultKind::CloudInitError);
             self.acts.push(act);
-        }
-        // Nobody but a person gets a machine out of this: the machine has to be deleted.
-        let stuck = |act: &Act| act.faults.iter().any(|fault| fault.name == FaultKind::CloudInitError);
-        if self.acts.iter().any(stuck) && !matches!(self.acts.last(), Some(act) if act.command == Command::Reset) {
-            self.acts.push(draw.calm(Command::Reset, *nodes));
+            if is_stuck {
+                self.acts.push(draw.calm(Command::Reset, *nodes));
+                break;
+            }
         }
         self.acts.push(draw.calm(Command::Deploy, *nodes));
         if draw.percent(30) {
