@@ -3,7 +3,7 @@
 use std::{
     net::Ipv4Addr,
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -79,6 +79,8 @@ pub struct Host {
     /// The product's way to it.
     pub remote: Remote,
     console: PathBuf,
+    /// Ends with the world.
+    _process: Child,
 }
 
 /// The directory that `tests/real-hosts/install.sh` has filled.
@@ -104,7 +106,7 @@ impl Host {
         fs::write(&user_data, document).expect("the user data");
         let output = fs::File::create(&console).expect("a console").into_parts().0;
         let target = paper.target(position, address);
-        script("host.sh")
+        let process = script("host.sh")
             .args([name.as_ref(), address.to_string().as_ref(), user_data.as_os_str(), "256m".as_ref()])
             .stdin(Stdio::null())
             .stderr(output.try_clone().expect("a console"))
@@ -112,7 +114,7 @@ impl Host {
             .spawn()
             .expect("a host");
         let remote = Remote::new(World::real().expect("this machine"), target.clone());
-        Self { address, target, remote, console }
+        Self { address, target, remote, console, _process: process }
     }
 
     /// Waits until the host answers as the product wants it, as often as it takes.
