@@ -80,7 +80,7 @@ pub(crate) fn run() -> Result<Ran, String> {
     Ok(ran)
 }
 
-fn root() -> Result<PathBuf, String> {
+pub(crate) fn root() -> Result<PathBuf, String> {
     let metadata = metadata()?;
     Ok(PathBuf::from(metadata["workspace_root"].as_str().unwrap_or_default()))
 }
@@ -106,7 +106,7 @@ fn environment(sources: &Path, directory: &Path, name: &str) -> Result<PathBuf, 
 }
 
 /// Runs a command; an error is the last line that it wrote.
-fn quietly(command: &mut Command) -> Result<(), String> {
+pub(crate) fn quietly(command: &mut Command) -> Result<(), String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{name}: {error}"))?;
     if output.status.success() {

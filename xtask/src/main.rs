@@ -2,6 +2,7 @@
 //!
 //! - `cargo xtask test`: every test that this machine can run, and a table of what ran
 //! - `cargo xtask azure-clients`: one tier of it, the Azure CLI and the Azure SDKs for Python on a served twin
+//! - `cargo xtask real-hosts`: another one, the product on real hosts
 //! - `cargo xtask measure`: rehearsals from 1 to 500 machines, and what they cost
 //! - `cargo xtask simulate`: lives of clusters, drawn by seed, on a world that goes wrong
 //! - `cargo xtask kill-sweep`: the released program, killed at random instants
@@ -9,6 +10,7 @@
 mod azure_clients;
 mod cargo;
 mod measure;
+mod real_hosts;
 mod simulate;
 mod test;
 
@@ -16,6 +18,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask test      every test that this machine can run, and a table of what ran
        cargo xtask azure-clients   one tier of it: the Azure CLI and the Azure SDKs for Python on a served twin
+       cargo xtask real-hosts      another one: documents, commands and the SSH client on real hosts
        cargo xtask measure   rehearsals from 1 to 500 machines, and what they cost
        cargo xtask simulate --seeds N [--from S] [--plain]   lives of clusters, drawn by seed, on a world that goes wrong
        cargo xtask kill-sweep --kills N [--seed S]           the released program, killed at random instants";
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
     let result = match chore.as_deref() {
         Some("test") => test::run(),
         Some("azure-clients") => azure_clients::alone(),
+        Some("real-hosts") => real_hosts::alone(),
         Some("measure") => measure::run(),
         Some("simulate") => simulate::simulate(),
         Some("kill-sweep") => simulate::kill_sweep(),

@@ -8,18 +8,20 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    azure_clients,
+    azure_clients::{self, Ran},
     cargo::{cargo, metadata},
+    real_hosts,
 };
 
 /// The tiers, in the order of the table.
-const TIERS: [(&str, &str); 6] = [
+const TIERS: [(&str, &str); 7] = [
     ("unit", "each crate by itself"),
     ("rules", "the project's rules, read from its sources"),
     ("simulation", "the product on the twin"),
     ("cli", "the program, run as a process"),
     ("documentation", "examples in the documentation"),
     ("azure-clients", "the Azure CLI and the Azure SDKs for Python on a served twin"),
+    ("real-hosts", "documents, commands and the SSH client on real hosts"),
 ];
 
 /// What became of the tests of one tier.
@@ -62,7 +64,8 @@ pub(crate) fn run() -> Result<bool, String> {
         tally.read(&line);
     }
     let status = child.wait().map_err(failed)?;
-    tally.add_azure_clients()?;
+    tally.add("azure-clients", azure_clients::run(), azure_clients::number()?);
+    tally.add("real-hosts", real_hosts::run(), real_hosts::number()?);
     print!("{}", tally.table());
     if !status.success() {
         println!("\ncargo test failed");
@@ -92,15 +95,15 @@ fn integration_tests(metadata: &Value) -> BTreeMap<String, String> {
 }
 
 impl Tally {
-    /// Runs that tier. Where its clients cannot be had, it is skipped, but not in CI.
-    fn add_azure_clients(&mut self) -> Result<(), String> {
-        let count = match azure_clients::run() {
+    /// Counts a tier that needs things from outside. Where they cannot be had, it is skipped, but not in CI.
+    fn add(&mut self, tier: &'static str, ran: Result<Ran, String>, number: u64) {
+        let count = match ran {
             Ok(ran) => {
                 self.failed.extend(ran.failed);
                 ran.count
             }
             Err(reason) => {
-                let (reason, number) = (format!("azure-clients: all of it ({reason})"), azure_clients::number()?);
+                let reason = format!("{tier}: all of it ({reason})");
                 if is_ci() {
                     self.failed.push(reason);
                     Count { failed: number, ..Count::default() }
@@ -110,8 +113,7 @@ impl Tally {
                 }
             }
         };
-        self.counts.insert("azure-clients", count);
-        Ok(())
+        self.counts.insert(tier, count);
     }
 
     fn read(&mut self, line: &str) {
@@ -168,7 +170,7 @@ impl Tally {
 }
 
 /// The number before `unit` in `ok. 3 passed; 0 failed; 1 ignored; ...; finished in 0.33s`.
-fn number(result: &str, unit: &str) -> f64 {
+pub(crate) fn number(result: &str, unit: &str) -> f64 {
     let part = result.split(';').find_map(|part| part.trim().strip_suffix(unit));
     part.and_then(|part| part.split_whitespace().last()?.parse().ok()).unwrap_or_default()
 }

@@ -1,4 +1,5 @@
-//! What the project's tests share: the failure matrix and the simulation. Never shipped.
+//! What the project's tests share: the failure matrix, the simulation, and real hosts. Never shipped.
 
+pub mod hosts;
 pub mod matrix;
 pub mod simulation;

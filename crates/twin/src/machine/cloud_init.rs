@@ -190,6 +190,10 @@ fn make_user(machine: &mut Machine, name: &str, keys: &[String], groups: BTreeSe
     let home = if name == "root" { "/root".to_owned() } else { format!("/home/{name}") };
     if machine.files.get(&home).is_none() {
         machine.files.put_directory(&home, 0o755, name);
+        // What Debian's /etc/skel has; nothing here reads it.
+        for file in [".bash_logout", ".bashrc", ".profile"] {
+            machine.files.put(&format!("{home}/{file}"), "# as in /etc/skel\n", 0o644, name);
+        }
     }
     if !keys.is_empty() {
         machine.files.put_directory(&format!("{home}/.ssh"), 0o700, name);

@@ -158,14 +158,20 @@ async fn commands_answer_as_a_debian_does() {
         ("true", 0, "", ""),
         ("echo 'a  b' $HOME \"$USER\"", 0, "a  b /home/ada ada\n", ""),
         ("hostname; uname -m; id -un; sudo -n id -un", 0, "node-1\nx86_64\nada\nroot\n", ""),
-        ("nonsense", 127, "", "sh: 1: nonsense: not found\n"),
+        ("nonsense", 127, "", "bash: line 1: nonsense: command not found\n"),
+        ("sh -c nonsense", 127, "", "sh: 1: nonsense: not found\n"),
+        ("/opt/nothing", 127, "", "bash: line 1: /opt/nothing: No such file or directory\n"),
+        ("/etc", 126, "", "bash: line 1: /etc: Is a directory\n"),
+        ("cd /nowhere", 1, "", "bash: line 1: cd: /nowhere: No such file or directory\n"),
+        ("cat .bashrc; ls -d /tmp /etc; pwd", 0, "# as in /etc/skel\n/etc\n/tmp\n/home/ada\n", ""),
         ("false && echo a || echo b; exit 3; echo c", 3, "b\n", ""),
         ("echo a | cat | sha256sum", 0, "87428fc522803d31065e7bce3cf03fe475096631e5e07bbd7a0fde60c4cf25c7  -\n", ""),
         ("cat /nowhere 2>&1 >/dev/null", 1, "cat: /nowhere: No such file or directory\n", ""),
         ("cat /nowhere 2>/dev/null || test ! -e /nowhere", 0, "", ""),
         ("cat /opt/early; stat -c '%a %U:%G' /opt/early", 0, "640 root:root\n", "cat: /opt/early: Permission denied\n"),
         ("sudo cat /opt/early", 0, "hello", ""),
-        ("echo x > /etc/x", 2, "", "sh: 1: cannot create /etc/x: Permission denied\n"),
+        ("echo x > /etc/x", 1, "", "bash: line 1: /etc/x: Permission denied\n"),
+        ("sh -c 'echo x > /etc/x'", 2, "", "sh: 1: cannot create /etc/x: Permission denied\n"),
         ("umask 077; echo 1 > f; echo 2 >> f; stat -c %a f; cat < f", 0, "600\n1\n2\n", ""),
         ("sh -c 'echo $0 $1' a b; cd /tmp; pwd=$(echo $PWD); echo \"$pwd\"", 0, "a b\n/tmp\n", ""),
         ("[ -d /tmp ] && test -x /etc/os-release", 1, "", ""),
@@ -178,7 +184,23 @@ async fn commands_answer_as_a_debian_does() {
         ("sudo nonsense", 1, "", "sudo: nonsense: command not found\n"),
         ("systemctl is-active ssh nothing", 3, "active\ninactive\n", ""),
         ("sudo systemctl start nothing", 5, "", "Failed to start nothing.service: Unit nothing.service not found.\n"),
-        ("k0s version", 127, "", "sh: 1: k0s: not found\n"),
+        ("systemctl show ssh -p SubState,Id,NRestarts", 0, "NRestarts=0\nId=ssh.service\nSubState=running\n", ""),
+        ("systemctl daemon-reload", 1, "", "Reload daemon failed: Access denied\n"),
+        ("systemctl enable ssh", 1, "", "Failed to enable unit: Access denied\n"),
+        (
+            "systemctl stop ssh",
+            4,
+            "",
+            "Failed to stop ssh.service: Access denied\n\
+            See system logs and 'systemctl status ssh.service' for details.\n",
+        ),
+        (
+            "sudo install -D /etc/os-release /etc/os-release/x",
+            1,
+            "",
+            "install: cannot create directory '/etc/os-release': Not a directory\n",
+        ),
+        ("k0s version", 127, "", "bash: line 1: k0s: command not found\n"),
     ];
     for (command, code, stdout, stderr) in cases {
         let found = run(&session, command).await;
@@ -314,7 +336,7 @@ async fn two_machines_meet_in_a_mesh() {
         ok(session, "cloud-init status --wait").await;
         let file = mesh_config(number);
         run_with(session, "sudo install -m 0600 -D /dev/stdin /etc/wireguard/wg0.conf", file.as_bytes()).await;
-        assert_eq!(run(session, "systemctl start wg-quick@wg0").await.0, 1, "only root starts units");
+        assert_eq!(run(session, "systemctl start wg-quick@wg0").await.0, 4, "only root starts units");
         ok(session, "sudo systemctl enable --now wg-quick@wg0 && systemctl is-enabled wg-quick@wg0").await;
         assert_eq!(ok(session, "sudo wg show wg0 public-key").await, format!("{}\n", wireguard_public_key(number)));
         assert_eq!(ok(session, "sudo wg show wg0 listen-port").await, "51820\n");

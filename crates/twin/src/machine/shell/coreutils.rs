@@ -24,7 +24,7 @@ pub(super) struct Call<'a> {
 }
 
 /// The programs of this file.
-pub(super) const KNOWN: [&str; 27] = [
+pub(super) const KNOWN: [&str; 28] = [
     "[",
     "cat",
     "chmod",
@@ -41,6 +41,7 @@ pub(super) const KNOWN: [&str; 27] = [
     "mkdir",
     "mv",
     "printf",
+    "pwd",
     "rm",
     "sha256sum",
     "stat",
@@ -77,6 +78,7 @@ pub(super) fn run(machine: &mut Machine, name: &str, call: &Call<'_>) -> Outcome
         "false" => Outcome::code(1),
         "echo" => echo(call),
         "printf" => printf(call),
+        "pwd" => Outcome::says(format!("{}\n", call.directory)),
         "hostname" => Outcome::says(format!("{}\n", machine.hostname)),
         "uname" => uname(machine, call),
         "whoami" => Outcome::says(format!("{}\n", call.who.user)),
@@ -304,6 +306,7 @@ fn ls(machine: &Machine, call: &Call<'_>) -> Outcome {
     if operands.is_empty() {
         operands.push(".".into());
     }
+    operands.sort();
     let mut outcome = Outcome::default();
     let several = operands.len() > 1;
     for operand in &operands {
@@ -538,14 +541,16 @@ fn install(machine: &mut Machine, call: &Call<'_>) -> Outcome {
         path = format!("{path}/{}", from.rsplit('/').next().unwrap_or_default());
     }
     // The old file is removed first, as the program does it: its mode does not matter.
-    let directories = match has(&options, 'D') {
-        true => machine.files.make_directory(parent(&path), true, 0o755, call.who),
-        false => Ok(()),
-    };
-    let written = directories.and_then(|()| match machine.files.remove(&path, false, call.who) {
+    if has(&options, 'D')
+        && let Err(error) = machine.files.make_directory(parent(&path), true, 0o755, call.who)
+    {
+        let error = if error == FileError::Exists { FileError::NotDirectory } else { error };
+        return Outcome::fails(1, format!("install: cannot create directory '{}': {error}", parent(to)));
+    }
+    let written = match machine.files.remove(&path, false, call.who) {
         Err(FileError::NotFound) | Ok(()) => machine.files.write(&path, &bytes, false, 0o600, call.who),
         Err(error) => Err(error),
-    });
+    };
     match written.and_then(|()| finish(machine, &path)) {
         Ok(()) => Outcome::code(0),
         Err(FileError::NotPermitted) => {

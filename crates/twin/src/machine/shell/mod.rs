@@ -110,6 +110,8 @@ pub(super) struct Shell<'world> {
     last_code: u32,
     exit_on_error: bool,
     exited: bool,
+    /// Whether it is bash, which those who log in get, and not dash, which is `sh` (Debian): they complain differently.
+    is_bash: bool,
     input: Input,
 }
 
@@ -119,6 +121,7 @@ impl Shell<'static> {
         let epoch = twin.with(|world| world.machines.get(key).map(|machine| *machine.epoch.borrow()))?;
         let mut shell = Shell::new(Kernel::Live(twin), key, epoch, user);
         shell.directory = shell.machine(|machine| machine.home(user)).ok()?;
+        shell.is_bash = true;
         Some(shell)
     }
 }
@@ -142,6 +145,7 @@ impl<'world> Shell<'world> {
             last_code: 0,
             exit_on_error: false,
             exited: false,
+            is_bash: false,
             input: Input::Empty,
         }
     }
@@ -375,7 +379,7 @@ impl<'world> Shell<'world> {
                     "/dev/stderr" => Sink::Stderr,
                     _ => match self.machine(|machine| machine.files.write(&path, b"", *append, mode, &who))? {
                         Ok(()) => Sink::File(path),
-                        Err(error) => return Ok(Err(cannot("create", &path, error))),
+                        Err(error) => return Ok(Err(self.cannot_open("create", &path, error))),
                     },
                 };
                 redirection.streams[usize::from(from == 2)] = sink;
@@ -384,7 +388,7 @@ impl<'world> Shell<'world> {
             } else {
                 match self.machine(|machine| machine.files.read(&path, &who).map(<[u8]>::to_vec))? {
                     Ok(bytes) => redirection.input = Some(bytes),
-                    Err(error) => return Ok(Err(cannot("open", &path, error))),
+                    Err(error) => return Ok(Err(self.cannot_open("open", &path, error))),
                 }
             }
         }
@@ -392,6 +396,17 @@ impl<'world> Shell<'world> {
     }
 
     /// Sends a command's streams where they were redirected to.
+    /// A redirection that does not work (observed with bash 5.2 and dash 0.5.12).
+    fn cannot_open(&self, verb: &str, path: &str, error: files::FileError) -> Outcome {
+        let reason = match error {
+            error if self.is_bash => return Outcome::fails(1, format!("bash: line 1: {path}: {error}")),
+            files::FileError::NotFound if verb == "create" => "Directory nonexistent".to_owned(),
+            files::FileError::NotFound => "No such file".to_owned(),
+            other => other.to_string(),
+        };
+        Outcome::fails(2, format!("sh: 1: cannot {verb} {path}: {reason}"))
+    }
+
     fn deliver(&mut self, outcome: Outcome, streams: &[Sink; 2]) -> Result<Outcome, Gone> {
         let mut delivered = Outcome::code(outcome.code);
         for (bytes, sink) in [outcome.stdout, outcome.stderr].into_iter().zip(streams) {
@@ -422,13 +437,4 @@ enum Sink {
 struct Redirection {
     input: Option<Vec<u8>>,
     streams: [Sink; 2],
-}
-
-fn cannot(verb: &str, path: &str, error: files::FileError) -> Outcome {
-    let reason = match error {
-        files::FileError::NotFound if verb == "create" => "Directory nonexistent".to_owned(),
-        files::FileError::NotFound => "No such file".to_owned(),
-        other => other.to_string(),
-    };
-    Outcome::fails(2, format!("sh: 1: cannot {verb} {path}: {reason}"))
 }

@@ -68,8 +68,18 @@ fn systemctl(world: &mut World, key: &str, who: &Who, arguments: &[String]) -> O
     let asked = asked(arguments);
     let changes = ["start", "stop", "restart", "enable", "disable", "daemon-reload", "reset-failed", "try-restart"];
     if changes.contains(&asked.verb.as_str()) && !who.is_root() {
-        let what = asked.units.first().map_or("reload daemon".into(), |unit| format!("{} {unit}.service", asked.verb));
-        return Outcome::fails(1, format!("Failed to {what}: Interactive authentication required."));
+        // Without polkit, which a server has not got, nobody can be asked (observed with systemd 252).
+        return match (asked.verb.as_str(), asked.units.first()) {
+            ("enable" | "disable", _) => Outcome::fails(1, format!("Failed to {} unit: Access denied", asked.verb)),
+            (verb, Some(unit)) => Outcome::fails(
+                4,
+                format!(
+                    "Failed to {verb} {unit}.service: Access denied\n\
+                    See system logs and 'systemctl status {unit}.service' for details."
+                ),
+            ),
+            _ => Outcome::fails(1, "Reload daemon failed: Access denied"),
+        };
     }
     if ["daemon-reload", "reset-failed"].contains(&asked.verb.as_str()) && asked.units.is_empty() {
         return Outcome::code(0);
@@ -189,7 +199,12 @@ fn enable(world: &mut World, key: &str, unit: &str, asked: &Asked) -> Outcome {
 }
 
 fn show(asked: &Asked, state: &systemd::Unit, known: bool, unit: &str) -> Outcome {
+    // In systemctl's own order, whatever order was asked for: first the service, then the unit.
     let all = [
+        ("MainPID", state.process.to_string()),
+        ("Result", if state.active() == "failed" { "exit-code" } else { "success" }.to_owned()),
+        ("NRestarts", state.restarts.to_string()),
+        ("ExecMainStatus", u32::from(state.active() == "failed").to_string()),
         ("Id", format!("{unit}.service")),
         ("LoadState", if known { "loaded" } else { "not-found" }.to_owned()),
         ("ActiveState", state.active().to_owned()),
@@ -205,10 +220,6 @@ fn show(asked: &Asked, state: &systemd::Unit, known: bool, unit: &str) -> Outcom
             }
             .to_owned(),
         ),
-        ("Result", if state.active() == "failed" { "exit-code" } else { "success" }.to_owned()),
-        ("NRestarts", state.restarts.to_string()),
-        ("MainPID", state.process.to_string()),
-        ("ExecMainStatus", u32::from(state.active() == "failed").to_string()),
     ];
     let wanted =
         all.iter().filter(|(name, _)| asked.properties.is_empty() || asked.properties.iter().any(|p| p == name));

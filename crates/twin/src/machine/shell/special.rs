@@ -36,9 +36,26 @@ impl Shell<'_> {
                     self.exited = false;
                     outcome
                 }
-                Program::Not(code, reason) => Ok(Outcome::fails(code, format!("sh: 1: {name}: {reason}"))),
+                Program::Not(code, reason) => Ok(self.cannot_run(name, code, &reason)),
             }
         })
+    }
+
+    /// A program that cannot be run (observed with bash 5.2 and dash 0.5.12).
+    fn cannot_run(&self, name: &str, code: u32, reason: &str) -> Outcome {
+        Outcome::fails(
+            code,
+            match (self.is_bash, code) {
+                (false, 126) if reason.starts_with("Is a") => format!("sh: 1: {name}: Permission denied"),
+                (false, _) => format!("sh: 1: {name}: {reason}"),
+                (true, 127) if name.contains('/') => format!("bash: line 1: {name}: No such file or directory"),
+                (true, 127) => format!("bash: line 1: {name}: command not found"),
+                (true, _) if reason.starts_with("Exec") => {
+                    format!("bash: line 1: {name}: cannot execute binary file: {reason}")
+                }
+                (true, _) => format!("bash: line 1: {name}: {reason}"),
+            },
+        )
     }
 
     fn find(&mut self, name: &str) -> Result<Program, Gone> {
@@ -53,7 +70,10 @@ impl Shell<'_> {
             if let Ok(node) = machine.files.look(&path, &who)
                 && (name.contains('/') || node.mode & 0o111 != 0)
             {
-                if node.is_directory() || !machine.files.allows(&path, &who, files::EXECUTE) {
+                if node.is_directory() {
+                    return Program::Not(126, "Is a directory".into());
+                }
+                if !machine.files.allows(&path, &who, files::EXECUTE) {
                     return Program::Not(126, "Permission denied".into());
                 }
                 let text = machine.files.text(&path).unwrap_or_default();
@@ -77,7 +97,7 @@ impl Shell<'_> {
     async fn known(&mut self, name: &str, arguments: &[String]) -> Result<Outcome, Gone> {
         match name {
             "sudo" => self.sudo(arguments).await,
-            "sh" | "bash" | "dash" => self.sh(arguments).await,
+            "sh" | "bash" | "dash" => self.sh(arguments, name == "bash").await,
             "timeout" => self.timeout(arguments).await,
             "sleep" => match arguments.iter().map(|text| duration(text)).sum::<Option<Duration>>() {
                 Some(time) if !arguments.is_empty() => {
@@ -112,7 +132,10 @@ impl Shell<'_> {
                 let target = if first.is_empty() { self.variable("HOME")? } else { first.to_owned() };
                 let path = files::absolute(&target, &self.directory);
                 if !self.machine(|machine| machine.files.get(&path).is_some_and(files::Node::is_directory))? {
-                    return Ok(Outcome::fails(2, format!("sh: 1: cd: can't cd to {target}")));
+                    return Ok(match self.is_bash {
+                        true => Outcome::fails(1, format!("bash: line 1: cd: {target}: No such file or directory")),
+                        false => Outcome::fails(2, format!("sh: 1: cd: can't cd to {target}")),
+                    });
                 }
                 self.directory = path;
             }
@@ -172,7 +195,7 @@ impl Shell<'_> {
         outcome
     }
 
-    async fn sh(&mut self, arguments: &[String]) -> Result<Outcome, Gone> {
+    async fn sh(&mut self, arguments: &[String], is_bash: bool) -> Result<Outcome, Gone> {
         let (mut rest, mut script, mut stop) = (arguments, None, self.exit_on_error);
         while let Some((option, after)) = rest.split_first().filter(|(option, _)| option.starts_with('-')) {
             rest = after;
@@ -194,11 +217,11 @@ impl Shell<'_> {
             }
             (None, None) => String::from_utf8_lossy(&self.input.read().await).into_owned(),
         };
-        let before = (self.variables.clone(), self.directory.clone(), self.umask, self.exit_on_error);
+        let before = (self.variables.clone(), self.directory.clone(), self.umask, self.exit_on_error, self.is_bash);
         self.variables.extend(rest.iter().enumerate().map(|(position, value)| (position.to_string(), value.clone())));
-        self.exit_on_error = stop;
+        (self.exit_on_error, self.is_bash) = (stop, is_bash);
         let outcome = self.run(&script).await;
-        (self.variables, self.directory, self.umask, self.exit_on_error) = before;
+        (self.variables, self.directory, self.umask, self.exit_on_error, self.is_bash) = before;
         self.exited = false;
         outcome
     }

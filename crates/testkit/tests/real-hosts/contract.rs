@@ -1,0 +1,306 @@
+//! One contract, two worlds: the commands that the product sends to machines, and the files that it puts there, on a machine
+//! of the twin and on a real host. The answers must agree.
+
+use std::{net::Ipv4Addr, path::Path, time::Duration};
+
+use deploy::{
+    k0s,
+    keys::openssh_public,
+    mesh::Mesh,
+    ssh::{Output, Remote},
+};
+use engine::pause;
+use rehearsal::Stage;
+use serde_json::Value;
+use testkit::hosts::{BOOT_PATIENCE, Host, Paper, block_on};
+
+/// What is done to a machine.
+enum Act {
+    /// A command; its exit code, its standard output and the end of what it complains about are compared.
+    Run(String),
+    /// A command that says the same in each world with words of its own: only the exit code is compared.
+    Code(String),
+    /// A file, put there as the product does it.
+    Upload(&'static str, Vec<u8>, &'static str, &'static str),
+    /// A command that is repeated until it prints this line.
+    Until(String, &'static str),
+}
+
+fn run(command: impl Into<String>) -> Act {
+    Act::Run(command.into())
+}
+
+fn code(command: impl Into<String>) -> Act {
+    Act::Code(command.into())
+}
+
+/// The answers of a machine, as far as they must agree, with the question.
+async fn answers(remote: &Remote, acts: &[Act]) -> Vec<(String, String)> {
+    let patience = Duration::from_secs(60);
+    let ask = async |command: &str| remote.try_run(command, None, patience).await.expect("an answer");
+    let mut all = Vec::new();
+    for act in acts {
+        all.push(match act {
+            Act::Run(command) => {
+                let Output { code, stdout, stderr } = ask(command).await;
+                let complaint = stderr.trim_end().lines().next_back().unwrap_or_default();
+                (command.clone(), format!("{code}, {stdout:?}, {complaint:?}"))
+            }
+            Act::Code(command) => (command.clone(), ask(command).await.code.to_string()),
+            Act::Upload(path, content, mode, owner) => {
+                let done = remote.upload(path, content, mode, owner).await;
+                // The error names the host.
+                let done = done.map_err(|error| error.to_string().replace(&remote.target().host, "HOST"));
+                (format!("upload {path}"), format!("{done:?}"))
+            }
+            Act::Until(command, line) => {
+                let mut last = ask(command).await;
+                for _ in 0..150 {
+                    if last.stdout.trim() == *line {
+                        break;
+                    }
+                    pause(Duration::from_millis(200)).await;
+                    last = ask(command).await;
+                }
+                (command.clone(), last.stdout)
+            }
+        });
+    }
+    all
+}
+
+const CLOUD_INIT: &str = "cloud-init status --wait --format json";
+
+/// What cloud-init says in the end, as the product reads it.
+async fn birth(remote: &Remote) -> (u32, Value, bool) {
+    let since = tokio::time::Instant::now();
+    while let Err(error) = remote.connect().await {
+        assert!(since.elapsed() < Duration::from_secs(900), "{error}");
+        pause(Duration::from_millis(200)).await;
+    }
+    let output = remote.try_run(CLOUD_INIT, None, BOOT_PATIENCE).await.expect("an answer");
+    let report = output.stdout.find('{').map(|start| &output.stdout[start..]).unwrap_or_default();
+    let mut report: Value = serde_json::from_str(report).expect("JSON");
+    let has_errors = report["errors"].as_array().is_some_and(|errors| !errors.is_empty());
+    (output.code, report["status"].take(), has_errors)
+}
+
+/// Both worlds, with the same document: how cloud-init ended, and the answers.
+fn compare(paper: &Paper, document: &str, acts: &[Act]) -> (u32, Value, bool) {
+    let (twin_birth, twin) =
+        rehearsal::runtime(7).enable_time().start_paused(true).build().expect("a runtime").block_on(async {
+            let stage = Stage::new(7);
+            stage.twin.with(|world| twin::machine::create(world, spec(paper, document)));
+            let remote = Remote::new(stage.world.clone(), paper.target(0, "20.0.0.1"));
+            (birth(&remote).await, answers(&remote, acts).await)
+        });
+    let (real_birth, real) = block_on(async {
+        let host = Host::start_with(paper, 0, document);
+        host.answers().await;
+        (birth(&host.remote).await, answers(&host.remote, acts).await)
+    });
+    let differences = twin.iter().zip(&real).filter(|(twin, real)| twin != real);
+    let differences: String =
+        differences.map(|(twin, real)| format!("{}\n  twin: {}\n  real: {}\n", twin.0, twin.1, real.1)).collect();
+    assert!(twin_birth == real_birth && differences.is_empty(), "{twin_birth:?} {real_birth:?}\n{differences}");
+    real_birth
+}
+
+fn spec(paper: &Paper, document: &str) -> twin::machine::MachineSpec {
+    twin::machine::MachineSpec {
+        vm_id: "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/one".to_owned(),
+        name: paper.node(0).name.clone(),
+        size: paper.node(0).size.clone(),
+        architecture: "x64".to_owned(),
+        public_ip: Some(Ipv4Addr::new(20, 0, 0, 1)),
+        private_ip: paper.node(0).private_address,
+        network: "/net".to_owned(),
+        admin_username: paper.config.ssh.username.clone(),
+        authorized_keys: vec![openssh_public(&paper.keys.ssh_user())],
+        custom_data: document.as_bytes().to_vec(),
+        ssh_allowed: true,
+    }
+}
+
+fn birth_and_mesh() -> Vec<Act> {
+    let mesh = Mesh::Wireguard;
+    let (unit, identity) = (mesh.unit(), mesh.identity_command());
+    let is_active = format!("systemctl is-active {unit}");
+    let mut acts = vec![
+        run("hostname; id -un; sudo id -un; pwd"),
+        run("sudo stat -c '%a %U:%G' /etc/wireguard/wg0.conf"),
+        run("sudo stat -c '%a %U:%G' /etc/ssh/ssh_host_ed25519_key"),
+        run("stat -c '%a %U:%G' /etc/systemd/system/wg-quick@wg0.service.d/10-retry.conf"),
+        run("stat -c '%a %U:%G' .ssh"),
+        run("stat -c '%a %U:%G' .ssh/authorized_keys"),
+        run("stat -c '%a %U:%G' /home/k0rdent"),
+        run("sudo cat /etc/wireguard/wg0.conf; cat /etc/systemd/system/wg-quick@wg0.service.d/10-retry.conf"),
+        run("cat /etc/wireguard/wg0.conf"),
+        Act::Until(is_active.clone(), "active"),
+        run(&is_active),
+        run(identity),
+        run(format!("{is_active}; systemctl is-active k0scontroller; {identity}")),
+        run(format!("systemctl is-enabled {unit}")),
+        run(format!("systemctl show {unit} -p ActiveState,SubState,Result")),
+        run(format!("sudo systemctl restart {unit}")),
+        run(format!("{is_active}; {identity}")),
+        run(format!("sudo systemctl stop {unit}")),
+        run(&is_active),
+        // A kernel without WireGuard has another word for an interface that is not there.
+        code(identity),
+        run("sudo mv -f /etc/wireguard/wg0.conf /etc/wireguard/away"),
+        run(format!("sudo systemctl start {unit}")),
+        run(&is_active),
+        run(format!("systemctl show {unit} -p ActiveState,SubState")),
+        run(format!("sudo systemctl start --no-block {unit}")),
+        run("sudo mv -f /etc/wireguard/away /etc/wireguard/wg0.conf"),
+        Act::Until(is_active, "active"),
+        run(identity),
+    ];
+    // What the product never does: without an administrator's rights.
+    acts.extend(["restart", "stop", "enable"].map(|verb| run(format!("systemctl {verb} {unit} --no-ask-password"))));
+    acts.push(run("systemctl daemon-reload --no-ask-password"));
+    acts
+}
+
+fn files() -> Vec<Act> {
+    let line = "export KUBECONFIG=$HOME/.kube/config";
+    let profile = format!("grep -qxF '{line}' .bashrc || echo '{line}' >> .bashrc");
+    vec![
+        Act::Upload(k0s::CONFIG, b"first: 1\n".repeat(40_000), "0600", "root"),
+        run("sudo stat -c '%a %U:%G %s' /etc/k0s/k0s.yaml; stat -c '%a %U:%G' /etc/k0s"),
+        Act::Upload(k0s::CONFIG, b"second: 2\n".to_vec(), "0600", "root"),
+        run("sudo cat /etc/k0s/k0s.yaml; cat /etc/k0s/k0s.yaml"),
+        Act::Upload(k0s::TOKEN, Vec::new(), "0600", "root"),
+        run("sudo stat -c '%a %U:%G %s' /etc/k0s/k0stoken"),
+        run("sudo install -d -m 0700 -o k0rdent -g k0rdent /home/k0rdent/.kube"),
+        Act::Upload("/home/k0rdent/.kube/config", b"apiVersion: v1\n".to_vec(), "0600", "k0rdent"),
+        run("stat -c '%a %U:%G' .kube; stat -c '%a %U:%G' .kube/config; cat .kube/config"),
+        run(&profile),
+        run(&profile),
+        run("grep -cxF 'export KUBECONFIG=$HOME/.kube/config' .bashrc"),
+        Act::Upload("/etc/k0s/other", b"x".to_vec(), "0600", "nobody-here"),
+        Act::Upload("/etc/hostname/x", b"x".to_vec(), "0600", "root"),
+        Act::Upload("/usr/local/bin/tool.partial", b"#!/bin/sh\n".to_vec(), "0600", "root"),
+        run(
+            "sudo chmod 0755 /usr/local/bin/tool.partial && sudo mv -f /usr/local/bin/tool.partial /usr/local/bin/tool",
+        ),
+        run("stat -c '%a %U:%G' /usr/local/bin/tool; test -x /usr/local/bin/tool; test -x /etc/hosts"),
+        run("ls -d /usr/local/bin/tool /etc/k0s/k0s.yaml /var/lib/k0s 2>/dev/null; systemctl is-active k0scontroller"),
+        run("sudo rm -rf -- /etc/k0s/k0s.yaml /etc/k0s/k0stoken /home/k0rdent/.kube/config /usr/local/bin/tool"),
+        run("ls -d /usr/local/bin/tool /etc/k0s/k0s.yaml /var/lib/k0s 2>/dev/null"),
+        run("sudo cat /etc/k0s/k0s.yaml"),
+    ]
+}
+
+/// Before k0s is there: its programs and its units, and a download that comes to nothing.
+fn without_k0s() -> Vec<Act> {
+    let paper = Paper::new(1, 1);
+    let (controller, worker) = (paper.node(0), paper.node(1));
+    let binary = k0s::BINARY;
+    vec![
+        run(format!("{binary} version")),
+        run(format!("test -x {binary}")),
+        run(format!("sudo {binary} kubectl get --raw=/readyz")),
+        run(format!("sudo {binary} reset")),
+        run(format!("systemctl is-active {}", k0s::unit(controller))),
+        run(format!("systemctl is-enabled {}", k0s::unit(worker))),
+        run(format!("sudo systemctl stop {}", k0s::unit(controller))),
+        run(format!("sudo systemctl enable --now {}", k0s::unit(worker))),
+        run(format!("sudo systemctl start {}", k0s::unit(worker))),
+        run(format!("{} && sudo systemctl daemon-reload", k0s::install_command(controller, false))),
+        run(format!("sudo curl -fsSL --retry 5 --retry-connrefused -o {binary}.partial 'https://nowhere.invalid/k0s'")),
+        run(format!("ls -d {binary} {binary}.partial")),
+        run("nonsense"),
+        run("echo out; echo error >&2; exit 7"),
+        run("true && false"),
+        run("sh -c nonsense; cd /nowhere; echo x > /etc/x; cat < /nowhere; /etc"),
+        run("sudo -u nobody-here true; sudo nonsense"),
+    ]
+}
+
+/// A service that runs, as k0s does in the end.
+fn units() -> Vec<Act> {
+    let unit = b"[Service]\nExecStart=/bin/sleep 100000\n\n[Install]\nWantedBy=multi-user.target\n".to_vec();
+    vec![
+        Act::Upload("/etc/systemd/system/stand-in.service", unit, "0644", "root"),
+        run("sudo systemctl daemon-reload"),
+        run("systemctl is-active stand-in; systemctl is-enabled stand-in"),
+        run("sudo systemctl enable --now stand-in"),
+        run("sudo systemctl enable --now stand-in"),
+        run("systemctl is-active stand-in; systemctl is-enabled stand-in"),
+        run("systemctl show stand-in -p LoadState,ActiveState,SubState,NRestarts"),
+        run("sudo systemctl restart stand-in; systemctl is-active stand-in"),
+        run("sudo systemctl stop stand-in; systemctl is-active stand-in"),
+        run("sudo systemctl stop stand-in"),
+        run("sudo systemctl disable stand-in; systemctl is-enabled stand-in"),
+    ]
+}
+
+fn everything() -> Vec<Act> {
+    [birth_and_mesh(), files(), without_k0s(), units()].into_iter().flatten().collect()
+}
+
+/// The commands of a running k0s, which has no real side here.
+const OF_K0S: [&str; 4] = ["etcd ", "token ", "kubeconfig admin", "kubectl "];
+
+#[test]
+fn every_command_of_the_product_is_in_the_contract() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/src");
+    let steps = fs_err::read_dir(sources.join("steps")).expect("the steps").map(|file| file.expect("a step").path());
+    let others = ["observe.rs", "deployment.rs", "mesh.rs", "k0s.rs"].map(|name| sources.join(name));
+    let known: Vec<String> = everything()
+        .into_iter()
+        .filter_map(|act| match act {
+            Act::Run(command) | Act::Code(command) | Act::Until(command, _) => Some(command),
+            Act::Upload(..) => None,
+        })
+        .chain([CLOUD_INIT.to_owned()])
+        .collect();
+    let (mut found, mut unknown) = (0, Vec::new());
+    for path in steps.chain(others) {
+        let text = fs_err::read_to_string(path).expect("a source");
+        for beginning in ["\"sudo ", "\"systemctl ", "\"cloud-init status", "\"test -", "\"ls ", "\"grep "] {
+            for (place, _) in text.match_indices(beginning) {
+                let command = text[place + 1..].split('"').next().unwrap_or_default().replace("{BINARY}", k0s::BINARY);
+                // As far as it is the same on every machine.
+                let command = command.split('{').next().unwrap_or_default();
+                found += 1;
+                let is_of_k0s = OF_K0S.iter().any(|verb| command.starts_with(&format!("sudo {} {verb}", k0s::BINARY)));
+                if !is_of_k0s && !known.iter().any(|known| known.contains(command)) {
+                    unknown.push(command.to_owned());
+                }
+            }
+        }
+    }
+    assert!(found >= 15 && unknown.is_empty(), "{found} commands; these are not compared: {unknown:#?}");
+}
+
+#[test]
+fn a_machine_of_the_twin_answers_as_a_real_host() {
+    let paper = Paper::new(1, 0);
+    assert_eq!(compare(&paper, &paper.document(0), &everything()), (0, "done".into(), false));
+}
+
+#[test]
+fn both_say_who_may_not_become_root() {
+    let paper = Paper::new(1, 0);
+    let document = paper.document(0).replace("NOPASSWD:ALL", "ALL");
+    let mesh = Mesh::Wireguard;
+    let acts = [
+        run(mesh.identity_command()),
+        run(format!("sudo systemctl restart {}", mesh.unit())),
+        Act::Upload(k0s::CONFIG, b"x".to_vec(), "0600", "root"),
+        code("test -e /etc/k0s"),
+    ];
+    compare(&paper, &document, &acts);
+}
+
+#[test]
+fn both_say_that_cloud_init_has_failed() {
+    let paper = Paper::new(1, 0);
+    let document = paper.document(0).replace("- start\n", "- no-such-verb\n");
+    assert_ne!(document, paper.document(0), "the last command of runcmd decides how all of it has ended");
+    let ended = compare(&paper, &document, &[run("hostname")]);
+    assert_eq!(ended, (1, "error".into(), true));
+}

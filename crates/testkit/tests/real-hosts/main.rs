@@ -1,0 +1,11 @@
+//! The product's documents, its SSH client and its commands against real hosts: see `testkit::hosts`.
+//!
+//! - [`birth`]: a host becomes what its document says
+//! - [`mesh`]: WireGuard under systemd
+//! - [`trouble`]: hosts that misbehave
+//! - [`contract`]: the twin's machines answer as real hosts do
+
+mod birth;
+mod contract;
+mod mesh;
+mod trouble;
