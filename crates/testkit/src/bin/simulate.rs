@@ -9,7 +9,7 @@ const USAGE: &str = "usage: cargo xtask simulate --seeds N [--from S] [--plain] 
 
   --seeds N    play N seeds
   --from S     beginning with this one (0)
-  --plain      small clusters, and Azure without TLS: less real, but more seeds in the same time
+  --plain      small clusters with short lives, and Azure without TLS: less real, but more seeds in the same time
   --threads T  on so many threads (all processors)
   --show       show what the seeds stand for, and play nothing";
 

@@ -97,7 +97,7 @@ impl Act {
 }
 
 impl Scenario {
-    /// The scenario of a seed; small ones have few machines.
+    /// The scenario of a seed; small ones have few machines and short lives.
     pub fn draw(seed: u64, small: bool) -> Self {
         let mut draw = Draw(ChaCha8Rng::seed_from_u64(seed));
         let controllers = if small { 1 } else { draw.up_to(1, 3) as u16 };
@@ -113,7 +113,7 @@ impl Scenario {
         };
         let mut nodes = Nodes { controllers, workers };
         scenario.life(&mut draw, &mut nodes, small);
-        if draw.percent(12) {
+        if !small && draw.percent(12) {
             scenario.life(&mut draw, &mut nodes, small);
         }
         scenario
@@ -121,7 +121,7 @@ impl Scenario {
 
     /// From nothing to a cluster and back to nothing.
     fn life(&mut self, draw: &mut Draw, nodes: &mut Nodes, small: bool) {
-        for _ in 0..draw.up_to(0, 3) {
+        for _ in 0..draw.up_to(0, if small { 1 } else { 3 }) {
             let act = draw.troubled(Command::Deploy, *nodes);
             // Nobody but a person gets a machine out of this: the machine has to be deleted.
             let is_stuck = act.faults.iter().any(|fault| fault.name == FaultKind::CloudInitError);
@@ -138,10 +138,10 @@ impl Scenario {
         if draw.percent(25) {
             self.acts.push(draw.calm(Command::Deploy, *nodes));
         }
-        for _ in 0..draw.up_to(0, 2) {
+        for _ in 0..draw.up_to(0, if small { 1 } else { 2 }) {
             self.change(draw, nodes, small);
         }
-        for _ in 0..draw.up_to(0, 2) {
+        for _ in 0..draw.up_to(0, if small { 1 } else { 2 }) {
             let act = draw.troubled(Command::Reset, *nodes);
             self.acts.push(act);
         }
