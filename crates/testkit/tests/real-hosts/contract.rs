@@ -22,6 +22,8 @@ enum Act {
     Code(String),
     /// A file, put there as the product does it.
     Upload(&'static str, Vec<u8>, &'static str, &'static str),
+    /// A file of any size, put there as the product does it.
+    Stream(&'static str, Vec<u8>),
     /// A command that is repeated until it prints this line.
     Until(String, &'static str),
 }
@@ -52,6 +54,12 @@ async fn answers(remote: &Remote, acts: &[Act]) -> Vec<(String, String)> {
                 // The error names the host.
                 let done = done.map_err(|error| error.to_string().replace(&remote.target().host, "HOST"));
                 (format!("upload {path}"), format!("{done:?}"))
+            }
+            Act::Stream(path, content) => {
+                let open = || Ok(Box::new(std::io::Cursor::new(content.clone())) as Box<dyn std::io::Read + Send>);
+                let done = remote.upload_from(path, open, "0755", "root", patience).await;
+                let done = done.map_err(|error| error.to_string().replace(&remote.target().host, "HOST"));
+                (format!("stream {path}"), format!("{done:?}"))
             }
             Act::Until(command, line) => {
                 let mut last = ask(command).await;
@@ -187,6 +195,13 @@ fn files() -> Vec<Act> {
         ),
         run("stat -c '%a %U:%G' /usr/local/bin/tool; test -x /usr/local/bin/tool; test -x /etc/hosts"),
         run("ls -d /usr/local/bin/tool /etc/k0s/k0s.yaml /var/lib/k0s 2>/dev/null; systemctl is-active k0scontroller"),
+        Act::Stream("/opt/new/bundle.partial", b"images".repeat(1 << 20)),
+        Act::Stream("/etc/hostname/x", b"x".to_vec()),
+        Act::Stream("/opt/new/empty", Vec::new()),
+        run("sudo mkdir -p /opt/new/images && sudo mv -f /opt/new/bundle.partial /opt/new/images/bundle.tar"),
+        run("sudo mkdir -p /etc/hostname && sudo mv -f /opt/new/nothing /opt/new/there"),
+        run("sudo sha256sum /opt/new/images/bundle.tar; stat -c '%a %U:%G %s' /opt/new/images/bundle.tar"),
+        run("sudo sha256sum /opt/new/bundle.partial"),
         run("sudo rm -rf -- /etc/k0s/k0s.yaml /etc/k0s/k0stoken /home/k0rdent/.kube/config /usr/local/bin/tool"),
         run("ls -d /usr/local/bin/tool /etc/k0s/k0s.yaml /var/lib/k0s 2>/dev/null"),
         run("sudo cat /etc/k0s/k0s.yaml"),
@@ -253,7 +268,7 @@ fn every_command_of_the_product_is_in_the_contract() {
         .into_iter()
         .filter_map(|act| match act {
             Act::Run(command) | Act::Code(command) | Act::Until(command, _) => Some(command),
-            Act::Upload(..) => None,
+            Act::Upload(..) | Act::Stream(..) => None,
         })
         .chain([CLOUD_INIT.to_owned()])
         .collect();
