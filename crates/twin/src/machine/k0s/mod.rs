@@ -3,10 +3,12 @@
 //! - [`command`]: the command line
 //! - [`config`]: the `ClusterConfig`
 //! - [`token`]: join tokens
+//! - [`host`]: k0s of real hosts
 //! - [`process`]: controllers, etcd and kubelets over time
 
 mod command;
 mod config;
+pub mod host;
 mod process;
 mod token;
 
