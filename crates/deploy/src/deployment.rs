@@ -93,6 +93,8 @@ pub struct Deployment {
     nodes: OnceCell<NodeBoard>,
     /// Join tokens of this run.
     pub tokens: tokio::sync::Mutex<BTreeMap<Role, Token>>,
+    /// SHA-256 of the files of this computer that are put on machines.
+    pub digests: tokio::sync::Mutex<BTreeMap<String, String>>,
 }
 
 /// The way into the cluster.
@@ -160,6 +162,7 @@ impl Deployment {
             access: Mutex::default(),
             nodes: OnceCell::new(),
             tokens: tokio::sync::Mutex::default(),
+            digests: tokio::sync::Mutex::default(),
         }
     }
 

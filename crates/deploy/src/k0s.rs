@@ -16,6 +16,19 @@ pub const TOKEN: &str = "/etc/k0s/k0stoken";
 /// The API server's port.
 pub const API_PORT: u16 = 6443;
 
+/// Where k0s looks for images that it need not pull (k0s documentation, airgap installation).
+pub const AIRGAP_BUNDLE: &str = "/var/lib/k0s/images/airgap-bundle.tar";
+
+/// What a machine gets k0s from: a file of this computer or an address, and perhaps images.
+pub fn source(config: &Config, node: &Node) -> String {
+    let k0s = &config.software.k0s;
+    let binary = k0s.binary.clone().unwrap_or_else(|| download_url(config, node));
+    match k0s.airgap_bundle.as_ref().filter(|_| node.runs_workloads) {
+        Some(bundle) => format!("{binary} {bundle}"),
+        None => binary,
+    }
+}
+
 /// Where a machine of this size downloads the k0s binary from.
 pub fn download_url(config: &Config, node: &Node) -> String {
     if let Some(url) = &config.software.k0s.download_url {

@@ -124,7 +124,7 @@ impl Question<'_> {
                 format!("{nodes} {} {} {}", self.topology.mesh_port, config.ssh.username, config.software.k0s.version)
             }
             (Task::Binary(_), Some(node)) => {
-                format!("{} {}", config.software.k0s.version, k0s::download_url(config, node))
+                format!("{} {}", config.software.k0s.version, k0s::source(config, node))
             }
             (Task::Leader(_) | Task::Controller(_), Some(node)) => {
                 format!("{} {}", k0s::install_command(node, false), k0s::network(config))

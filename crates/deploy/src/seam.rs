@@ -42,6 +42,9 @@ pub trait Network: Send + Sync {
 pub trait Files: Send + Sync {
     /// The whole text of a file.
     fn read_to_string(&self, path: &Path) -> io::Result<String>;
+
+    /// A file that is read piece by piece, because it may be large.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn io::Read + Send>>;
 }
 
 /// Everything outside the program that the program depends on.
@@ -120,6 +123,10 @@ pub struct Disk;
 impl Files for Disk {
     fn read_to_string(&self, path: &Path) -> io::Result<String> {
         fs_err::read_to_string(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn io::Read + Send>> {
+        Ok(Box::new(fs_err::File::open(path)?))
     }
 }
 

@@ -2,7 +2,14 @@
 //!
 //! A host key is never learnt from the network: it is made before the machine boots, and any other one is refused.
 
-use std::{borrow::Cow, io, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use russh::{
@@ -11,7 +18,7 @@ use russh::{
     keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKey},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     sync::Mutex,
     time::timeout,
 };
@@ -63,6 +70,14 @@ pub enum SshError {
         command: String,
         /// The patience, in seconds.
         seconds: u64,
+    },
+    /// What is to be uploaded cannot be read.
+    #[error("what becomes {path} on the machine cannot be read: {cause}")]
+    Source {
+        /// The path on the machine.
+        path: String,
+        /// Why.
+        cause: String,
     },
     /// The command ended with another exit code than 0.
     #[error("{host}: `{command}` ended with exit code {code}: {output}")]
@@ -351,11 +366,7 @@ impl Remote {
     /// Runs a command over a connection that is made within the same patience, and tries once. Any exit code is an answer.
     pub async fn run_once(&self, command: &str, patience: Duration) -> Result<Output, SshError> {
         let run = async { self.connect().await?.run(command, None, patience).await };
-        timeout(patience, run).await.map_err(|_| SshError::Timeout {
-            host: self.target.host.clone(),
-            command: command.to_owned(),
-            seconds: patience.as_secs(),
-        })?
+        timeout(patience, run).await.map_err(|_| self.timeout(command, patience))?
     }
 
     /// Runs a command that must succeed; returns its standard output.
@@ -378,11 +389,73 @@ impl Remote {
         })
     }
 
+    /// Writes a file like [`Remote::upload`], from a source of any size that is opened for each attempt. Returns the
+    /// SHA-256 of what is there then, in hexadecimal: a source that breaks off leaves a shorter file.
+    pub async fn upload_from(
+        &self,
+        path: &str,
+        open: impl Fn() -> io::Result<Box<dyn io::Read + Send>>,
+        mode: &str,
+        owner: &str,
+        patience: Duration,
+    ) -> Result<String, SshError> {
+        let command =
+            format!("cat | sudo install -D -m {mode} -o {owner} -g {owner} /dev/stdin {path} && sudo sha256sum {path}");
+        let mut attempt = 1;
+        let (code, output, errors) = loop {
+            let source =
+                open().map_err(|error| SshError::Source { path: path.to_owned(), cause: error.to_string() })?;
+            let (mut output, mut errors) = (Vec::new(), Vec::new());
+            let run = async {
+                let connection = self.connect().await?;
+                connection.attach(&command, Source(source), &mut output, &mut errors).await
+            };
+            match timeout(patience, run).await {
+                Err(_) => return Err(self.timeout(&command, patience)),
+                Ok(Err(SshError::Unreachable { .. })) if attempt < ATTEMPTS => {
+                    self.disconnect().await;
+                    pause(Duration::from_secs(1 << attempt.min(3))).await;
+                    attempt += 1;
+                }
+                Ok(code) => break (code?, output, errors),
+            }
+        };
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        match code {
+            0 => Ok(text(output).split_whitespace().next().unwrap_or_default().to_owned()),
+            code => Err(SshError::Command {
+                host: self.target.host.clone(),
+                command,
+                code,
+                output: last_line(&text(errors)),
+            }),
+        }
+    }
+
+    fn timeout(&self, command: &str, patience: Duration) -> SshError {
+        let host = self.target.host.clone();
+        SshError::Timeout { host, command: command.to_owned(), seconds: patience.as_secs() }
+    }
+
     /// Writes a file with its mode and owner from its first byte, making the directories above it.
     pub async fn upload(&self, path: &str, content: &[u8], mode: &str, owner: &str) -> Result<(), SshError> {
         // Through `cat`, because sshd may give a command a socket for its input, and a socket cannot be opened by name.
         let command = format!("cat | sudo install -D -m {mode} -o {owner} -g {owner} /dev/stdin {path}");
         self.run_with(&command, Some(content), Duration::from_secs(60)).await.map(drop)
+    }
+}
+
+/// A source that never makes its reader wait: a file of this computer.
+struct Source(Box<dyn io::Read + Send>);
+
+impl AsyncRead for Source {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _context: &mut task::Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = self.0.read(buffer.initialize_unfilled());
+        Poll::Ready(read.map(|count| buffer.advance(count)))
     }
 }
 

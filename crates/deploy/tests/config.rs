@@ -146,6 +146,8 @@ fn every_check_says_what_is_wrong() {
         "ssh: {username: root}",
         "software: {k0s: {version: 1.33.2}}",
         "software: {k0s: {download_url: 'http://example.com/k0s'}}",
+        "software: {k0s: {binary: k0s, airgap_bundle: ./images.tar}}",
+        "software: {k0s: {binary: /opt/k0s, download_url: 'https://example.com/k0s'}}",
         "software: {k0rdent: {version: v1.1.1}}",
         "software: {k0rdent: {version: latest}}",
         "software: {k0rdent: {registry: ghcr.io/k0rdent/kcm}}",
@@ -246,6 +248,11 @@ fn every_check_says_what_is_wrong() {
     1:27: software.k0s.version: "1.33.2" is not a release of k0s, such as v1.33.2+k0s.0
     # software: {k0s: {download_url: 'http://example.com/k0s'}}
     1:32: software.k0s.download_url: "http://example.com/k0s" is not an https address
+    # software: {k0s: {binary: k0s, airgap_bundle: ./images.tar}}
+    1:26: software.k0s.binary: "k0s" is not an absolute path; later runs read the file again, wherever they start
+    1:46: software.k0s.airgap_bundle: "./images.tar" is not an absolute path; later runs read the file again, wherever they start
+    # software: {k0s: {binary: /opt/k0s, download_url: 'https://example.com/k0s'}}
+    1:26: software.k0s.binary: the binary is either uploaded or downloaded; remove this or software.k0s.download_url
     # software: {k0rdent: {version: v1.1.1}}
     1:31: software.k0rdent.version: "v1.1.1" has a v too many; write 1.1.1
     # software: {k0rdent: {version: latest}}

@@ -53,7 +53,7 @@ pub fn runtime(seed: u64) -> tokio::runtime::Builder {
 
 /// Deploys and resets on a new world, on a [`runtime`] of the caller's.
 pub async fn rehearse(script: &Script<'_>) -> Result<Report, SessionError> {
-    let stage = Stage::new(script.seed);
+    let stage = Stage::new(script.seed).with_files_of(script.config);
     stage.twin.with(|world| world.faults.active.clone_from(&script.faults));
     let session = Session::new(stage.settings(script.home, Phase::K0rdent));
     let watching = || Watching { stop: script.stop.clone(), listener: script.listener, faults: None };

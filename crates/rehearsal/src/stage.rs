@@ -1,15 +1,16 @@
 //! The twin behind the product's seam.
 
 use std::{
-    io,
-    path::Path,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
 use async_trait::async_trait;
 use deploy::{
     azure::{Credentials, Endpoints},
-    seam::{Disk, Network, Severable, Stream, World},
+    config::{Architecture, Config},
+    seam::{Disk, Files, Network, Severable, Stream, World},
     secret::Secret,
     session::Settings,
     task::Phase,
@@ -48,6 +49,34 @@ impl Clock for TwinClock {
     }
 }
 
+/// The disk, with the world's own things in the place of those that are for real machines.
+struct StandIns {
+    binary: Option<PathBuf>,
+    content: Vec<u8>,
+    bundle: Option<PathBuf>,
+}
+
+impl Files for StandIns {
+    fn read_to_string(&self, path: &Path) -> io::Result<String> {
+        Disk.read_to_string(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn io::Read + Send>> {
+        let file = Disk.open(path)?;
+        if self.bundle.as_deref() == Some(path) {
+            return Ok(Box::new(file.take(1 << 16)));
+        }
+        if self.binary.as_deref() != Some(path) {
+            return Ok(file);
+        }
+        // What is no program shall be found out here too.
+        let mut beginning = Vec::new();
+        file.take(4).read_to_end(&mut beginning)?;
+        let content = if self.content.starts_with(&beginning) { self.content.clone() } else { beginning };
+        Ok(Box::new(io::Cursor::new(content)))
+    }
+}
+
 /// A credential that the twin takes.
 pub fn credentials() -> Credentials {
     Credentials::ServicePrincipal {
@@ -68,6 +97,22 @@ impl Stage {
     /// Another way into the same world, with chance of its own: a program that starts again.
     pub fn again(&self, chance: u64) -> Self {
         Self::on(self.twin.clone(), self.seed, chance)
+    }
+
+    /// The product reads the files that a configuration names, of which the world gets its own: its machines run no
+    /// real binary, and images are only weight there.
+    pub fn with_files_of(mut self, config: &Config) -> Self {
+        let k0s = &config.software.k0s;
+        let architecture = match config.azure.vm_image.architecture() {
+            Architecture::Arm64 => "arm64",
+            Architecture::X64 => "amd64",
+        };
+        self.world.files = Arc::new(StandIns {
+            binary: k0s.binary.clone().map(PathBuf::from),
+            content: twin::machine::stand_in_binary(&k0s.version, architecture),
+            bundle: k0s.airgap_bundle.clone().map(PathBuf::from),
+        });
+        self
     }
 
     fn on(twin: Twin, seed: u64, chance: u64) -> Self {

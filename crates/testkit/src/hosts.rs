@@ -2,10 +2,10 @@
 
 use std::{
     net::Ipv4Addr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU8, Ordering},
     },
     time::Duration,
@@ -17,7 +17,7 @@ use deploy::{
     keys::ClusterKeys,
     mesh::Mesh,
     seam::World,
-    ssh::{Output, Remote, Target},
+    ssh::{Output, Remote, SshError, Target},
     topology::{ClusterId, Node, Topology, topology},
 };
 use engine::pause;
@@ -106,8 +106,10 @@ impl Host {
         fs::write(&user_data, document).expect("the user data");
         let output = fs::File::create(&console).expect("a console").into_parts().0;
         let target = paper.target(position, address);
+        // A real k0s unpacks itself.
+        let disk = if real_k0s().is_some() { "6g" } else { "256m" };
         let process = script("host.sh")
-            .args([name.as_ref(), address.to_string().as_ref(), user_data.as_os_str(), "256m".as_ref()])
+            .args([name.as_ref(), address.to_string().as_ref(), user_data.as_os_str(), disk.as_ref()])
             .stdin(Stdio::null())
             .stderr(output.try_clone().expect("a console"))
             .stdout(output)
@@ -145,15 +147,36 @@ impl Host {
 
     /// Asks until the command prints this line.
     pub async fn until(&self, command: &str, line: &str) {
+        self.until_within(command, line, Duration::from_secs(30)).await;
+    }
+
+    /// [`Host::until`], with patience.
+    pub async fn until_within(&self, command: &str, line: &str, patience: Duration) {
         let since = tokio::time::Instant::now();
         loop {
             let output = self.run(command).await;
             if output.stdout.trim() == line {
                 return;
             }
-            assert!(since.elapsed() < Duration::from_secs(30), "{command}: {output:?}");
+            assert!(since.elapsed() < patience, "{command}: {output:?}");
             pause(Duration::from_millis(200)).await;
         }
+    }
+
+    /// Boots the host again, and waits until it is up.
+    pub async fn reboot(&self) {
+        let boot = "cat /proc/sys/kernel/random/boot_id";
+        let before = self.ok(boot).await;
+        let said = self.remote.run_once("sudo systemctl reboot", Duration::from_secs(20)).await;
+        assert!(!matches!(said, Err(SshError::HostKey { .. } | SshError::Login { .. })), "{said:?}");
+        self.remote.disconnect().await;
+        while self.remote.run_once(boot, Duration::from_secs(5)).await.is_ok_and(|output| output.stdout == before) {
+            self.remote.disconnect().await;
+            pause(Duration::from_millis(200)).await;
+        }
+        self.remote.disconnect().await;
+        self.ready().await;
+        assert_ne!(self.ok(boot).await, before);
     }
 
     /// Puts the network cable in, or pulls it.
@@ -167,6 +190,39 @@ impl Host {
     fn console(&self) -> String {
         fs::read_to_string(&self.console).unwrap_or_default()
     }
+}
+
+/// The k0s for hosts, as a file: the real one that `K0S_BINARY` names, or what stands in for it, which is built at `stand_in`
+/// (`env!("CARGO_BIN_EXE_k0s-stand-in")` in a test), without what only debuggers need.
+pub fn k0s_binary(stand_in: &str) -> PathBuf {
+    static STRIPPED: OnceLock<PathBuf> = OnceLock::new();
+    let strip = || {
+        let stripped = directory().join("k0s-stand-in");
+        let done = program("strip").arg("-o").args([stripped.as_os_str(), stand_in.as_ref()]).status();
+        if done.is_ok_and(|status| status.success()) { stripped } else { stand_in.into() }
+    };
+    real_k0s().unwrap_or_else(|| STRIPPED.get_or_init(strip).clone())
+}
+
+/// The release that a k0s binary is, for `software.k0s.version`.
+pub fn k0s_version(binary: &Path) -> String {
+    let output = program(binary).arg("version").output().expect("k0s");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// The real k0s, if somebody has one.
+pub fn real_k0s() -> Option<PathBuf> {
+    file_in("K0S_BINARY")
+}
+
+/// The images of the real k0s, if somebody has them.
+pub fn real_images() -> Option<PathBuf> {
+    file_in("K0S_AIRGAP_BUNDLE")
+}
+
+#[expect(clippy::disallowed_methods, reason = "who runs the tests says where it is")]
+fn file_in(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 /// One of the scripts beside `run.sh`.

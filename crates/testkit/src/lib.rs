@@ -1,5 +1,7 @@
-//! What the project's tests share: the failure matrix, the simulation, and real hosts. Never shipped.
+//! What the project's tests share: the failure matrix, the simulation, real hosts, and what stands in for k0s there. Never
+//! shipped.
 
 pub mod hosts;
 pub mod matrix;
 pub mod simulation;
+pub mod stand_in;

@@ -129,7 +129,8 @@ fn road(world: &World, member: Membership, after_the_leader: f64) -> Road {
         (true, false) => take(Latency::K0sJoinController, name),
         (false, _) => take(Latency::K0sJoinWorker, name),
     };
-    let until_k0s = take(Latency::Boot, name) + take(Latency::CloudInit, name) + take(Latency::K0sDownload, name);
+    let download = if member.has_downloaded { take(Latency::K0sDownload, name) } else { 0.0 };
+    let until_k0s = take(Latency::Boot, name) + take(Latency::CloudInit, name) + download;
     let provisioning = take(Latency::VirtualMachinePut, name).max(take(Latency::Boot, name));
     let weight = until_k0s + joining + if member.is_first { after_the_leader + 1000.0 } else { 0.0 };
     Road {

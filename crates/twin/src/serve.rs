@@ -72,7 +72,7 @@ pub async fn serve(options: ServeOptions, ready: impl FnOnce(&Endpoints)) -> io:
     let arm = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let ssh_port = ssh_port().await;
     let (network, _reservation) = reserve_network(arm.local_addr()?.port(), ssh_port).await?;
-    let twin = Twin::new(Options { seed, speed, epoch, loopback: Some(network) });
+    let twin = Twin::new(Options { seed, speed, epoch, loopback: Some(network), ..Options::default() });
     let authority = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let admin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let endpoints = Endpoints {

@@ -4,19 +4,21 @@
 
 use std::sync::Arc;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SerialNumber,
 };
 use rustls::ServerConfig;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
 
 /// A certificate authority that signs for servers and clients.
 pub struct Authority {
     /// Its certificate, PEM.
     pub certificate_pem: String,
-    certificate: CertificateDer<'static>,
+    /// The same, for who checks what it has signed.
+    pub certificate: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -29,6 +31,18 @@ pub struct Identity {
     pub key_pem: String,
     certificate: CertificateDer<'static>,
     key: Vec<u8>,
+}
+
+impl Identity {
+    /// An identity that was written down, both PEM.
+    pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, rustls_pki_types::pem::Error> {
+        Ok(Self {
+            certificate_pem: certificate_pem.into(),
+            key_pem: key_pem.into(),
+            certificate: CertificateDer::from_pem_slice(certificate_pem.as_bytes())?,
+            key: PrivatePkcs8KeyDer::from_pem_slice(key_pem.as_bytes())?.secret_pkcs8_der().to_vec(),
+        })
+    }
 }
 
 impl Authority {
@@ -71,23 +85,26 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate of our own parameters");
         Identity {
             certificate_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
+            key_pem: format!(
+                "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+                BASE64_STANDARD.encode(pkcs8(&key))
+            ),
             certificate: certificate.der().clone(),
-            key: key.serialize_der(),
+            key: pkcs8(&key),
         }
     }
 
     /// A server's TLS settings; `clients` is who may present a client certificate (nobody has to).
-    pub fn server_config(identity: &Identity, clients: Option<&Self>) -> Arc<ServerConfig> {
+    pub fn server_config(identity: &Identity, clients: Option<&CertificateDer<'static>>) -> Arc<ServerConfig> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .expect("ring knows the default versions");
         let builder = match clients {
             None => builder.with_no_client_auth(),
-            Some(authority) => {
+            Some(certificate) => {
                 let mut roots = rustls::RootCertStore::empty();
-                roots.add(authority.certificate.clone()).expect("our own certificate");
+                roots.add(certificate.clone()).expect("our own certificate");
                 let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
                     .allow_unauthenticated()
                     .build()
@@ -105,6 +122,14 @@ impl Authority {
 
 fn new_key() -> KeyPair {
     KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("ring makes Ed25519 keys")
+}
+
+/// A key as everybody reads it: OpenSSL knows the first version of PKCS#8 (RFC 8410) and not the second, which ring writes.
+fn pkcs8(key: &KeyPair) -> Vec<u8> {
+    const BEFORE: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    let second = key.serialize_der();
+    let private = &second[BEFORE.len()..BEFORE.len() + 32];
+    [&BEFORE, private].concat()
 }
 
 /// A number that follows from the key and always has the same length in DER: its first byte is neither zero nor negative.

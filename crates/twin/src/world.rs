@@ -26,13 +26,15 @@ pub struct Options {
     pub speed: f64,
     /// The calendar time at which the world starts.
     pub epoch: OffsetDateTime,
+    /// How many times faster than usual things happen, while the calendar goes on as always.
+    pub haste: f64,
     /// Machines get public addresses from 127.N.0.0/16 for this N, so that programs on this computer can reach them.
     pub loopback: Option<u8>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seed: 0, speed: 1.0, epoch: time::macros::datetime!(2027-01-04 08:00 UTC), loopback: None }
+        Self { seed: 0, speed: 1.0, epoch: time::macros::datetime!(2027-01-04 08:00 UTC), haste: 1.0, loopback: None }
     }
 }
 
@@ -95,7 +97,12 @@ impl World {
 
     /// How long `latency` takes for the thing called `key`: the same answer each time in the same world.
     pub fn latency(&self, latency: Latency, key: &str) -> Duration {
-        latency.sample(&mut self.random(&format!("{latency:?}/{key}")))
+        self.hastened(latency.sample(&mut self.random(&format!("{latency:?}/{key}"))))
+    }
+
+    /// How long something takes here that usually takes so long.
+    pub fn hastened(&self, usual: Duration) -> Duration {
+        if self.options.haste == 1.0 { usual } else { usual.div_f64(self.options.haste) }
     }
 
     /// A random source of its own for each purpose, so that the order of events does not change what is drawn.

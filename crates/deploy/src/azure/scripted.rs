@@ -191,4 +191,8 @@ impl Files for TestFiles {
     fn read_to_string(&self, path: &Path) -> io::Result<String> {
         self.0.get(path).cloned().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such file"))
     }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn io::Read + Send>> {
+        Ok(Box::new(io::Cursor::new(self.read_to_string(path)?)))
+    }
 }

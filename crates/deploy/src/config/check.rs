@@ -23,6 +23,7 @@ const VXLAN_PORT: u16 = 4789;
 pub(super) fn check(config: &Config, reading: &Reading) -> Vec<Problem> {
     let mut checker = Checker { config, reading, problems: Vec::new() };
     checker.texts();
+    checker.sources();
     checker.azure();
     checker.sizes();
     checker.cluster();
@@ -85,6 +86,8 @@ impl Checker<'_> {
             ("ssh.username", &ssh.username, username),
             ("software.k0s.version", &software.k0s.version, k0s_version),
             ("software.k0s.download_url", &optional(&software.k0s.download_url), download_url),
+            ("software.k0s.binary", &optional(&software.k0s.binary), absolute_path),
+            ("software.k0s.airgap_bundle", &optional(&software.k0s.airgap_bundle), absolute_path),
             ("software.k0rdent.version", &software.k0rdent.version, semantic_version),
             ("software.k0rdent.registry", &software.k0rdent.registry, registry),
             ("software.k0rdent.namespace", &software.k0rdent.namespace, dns_label),
@@ -105,6 +108,15 @@ impl Checker<'_> {
             if let Err(message) = dns_label(provider) {
                 self.error(&[&format!("software.k0rdent.providers[{index}]")], message);
             }
+        }
+    }
+
+    /// The binary has one source.
+    fn sources(&mut self) {
+        let k0s = &self.config.software.k0s;
+        if k0s.binary.is_some() && k0s.download_url.is_some() {
+            let keys = ["software.k0s.binary", "software.k0s.download_url"];
+            self.error(&keys, "the binary is either uploaded or downloaded; remove this or software.k0s.download_url");
         }
     }
 
@@ -403,6 +415,13 @@ fn k0s_version(text: &str) -> Result<(), String> {
 fn download_url(text: &str) -> Result<(), String> {
     let host = text.strip_prefix("https://").map(|rest| rest.split('/').next().unwrap_or_default());
     demand(text.is_empty() || host.is_some_and(|host| !host.is_empty()), || format!("{text:?} is not an https address"))
+}
+
+/// Later runs read the file again, and may start anywhere.
+fn absolute_path(text: &str) -> Result<(), String> {
+    demand(text.is_empty() || std::path::Path::new(text).is_absolute(), || {
+        format!("{text:?} is not an absolute path; later runs read the file again, wherever they start")
+    })
 }
 
 fn registry(text: &str) -> Result<(), String> {

@@ -150,8 +150,13 @@ settings! {
     K0s {
         /// The release.
         version: String = "v1.33.2+k0s.0";
-        /// Where the k0s binary comes from. Not set: the release on GitHub.
+        /// Where the machines download the k0s binary from. Not set: the release on GitHub.
         download_url: Option<String>;
+        /// The k0s binary as a file on this computer, absolute path; it is uploaded, and nothing is downloaded.
+        binary: Option<String>;
+        /// The images of a k0s release as a file on this computer, absolute path; it is uploaded to every machine that runs
+        /// workloads, before k0s starts there.
+        airgap_bundle: Option<String>;
     }
 
     /// k0rdent.

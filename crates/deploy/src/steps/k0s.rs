@@ -6,12 +6,13 @@ use engine::{Context, Done, Failure, pause};
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::local_files::{self, Place};
 use crate::{
     deployment::{Deployment, LOOK_AGAIN, kubernetes_failure, ssh_failure},
     environment::Access,
     k0s::{
-        API_PORT, BINARY, CONFIG, TOKEN, cluster_config, download_url, install_command, k0sctl_config, kubeconfig_env,
-        unit,
+        AIRGAP_BUNDLE, API_PORT, BINARY, CONFIG, TOKEN, cluster_config, download_url, install_command, k0sctl_config,
+        kubeconfig_env, unit,
     },
     kubernetes::{KubernetesError, NODE, node_ready},
     secret::Secret,
@@ -32,12 +33,49 @@ pub struct Token {
     made: Instant,
 }
 
-/// Puts the wanted k0s binary on a machine, unless it is there.
+/// Puts the wanted k0s binary on a machine, and the images if there are any, unless they are there.
 pub(super) async fn binary(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<Done, Failure> {
     let remote = deployment.remote(node).await?;
     let planned = deployment.node(node);
+    let k0s = &deployment.config.software.k0s;
+    let done = match &k0s.binary {
+        Some(file) => uploaded(deployment, context, planned, &remote, file).await?,
+        None => downloaded(deployment, context, planned, &remote).await?,
+    };
+    if let Some(file) = k0s.airgap_bundle.as_ref().filter(|_| planned.runs_workloads) {
+        let place = Place { path: AIRGAP_BUNDLE, partial: "/var/lib/k0s/airgap-bundle.partial", mode: "0644" };
+        local_files::place(deployment, context, &remote, file, &place).await?;
+    }
+    Ok(done)
+}
+
+async fn uploaded(
+    deployment: &Deployment,
+    context: &Context<'_>,
+    node: &Node,
+    remote: &Remote,
+    file: &str,
+) -> Result<Done, Failure> {
     let wanted = &deployment.config.software.k0s.version;
-    if installed_version(&remote).await?.as_deref() == Some(wanted) {
+    let partial = &format!("{BINARY}.partial");
+    local_files::place(deployment, context, remote, file, &Place { path: BINARY, partial, mode: "0755" }).await?;
+    match installed_version(remote).await? {
+        Some(version) if version == *wanted => Ok(Done::seen(format!("k0s {wanted} is there, from {file}"))),
+        Some(version) => Err(Failure::refused(format!("{file} is k0s {version}, and {wanted} is wanted"))
+            .advise(format!("Set software.k0s.version to {version}, or software.k0s.binary to another file."))),
+        None => Err(Failure::refused(format!("{file} does not run on {}", node.name))
+            .advise("Check that software.k0s.binary is k0s for the machine's architecture.")),
+    }
+}
+
+async fn downloaded(
+    deployment: &Deployment,
+    context: &Context<'_>,
+    planned: &Node,
+    remote: &Remote,
+) -> Result<Done, Failure> {
+    let wanted = &deployment.config.software.k0s.version;
+    if installed_version(remote).await?.as_deref() == Some(wanted) {
         return Ok(Done::seen(format!("k0s {wanted} is there")));
     }
     let url = download_url(&deployment.config, planned);
@@ -49,7 +87,7 @@ pub(super) async fn binary(deployment: &Deployment, context: &Context<'_>, node:
     );
     remote.run_with(&command, None, context.step().deadline).await.map_err(ssh_failure)?;
     context.effected(intent).await?;
-    match installed_version(&remote).await? {
+    match installed_version(remote).await? {
         Some(version) if version == *wanted => Ok(Done::seen(format!("k0s {wanted} is there"))),
         other => Err(Failure::new(format!(
             "{url} on {} is not k0s {wanted} but {}",

@@ -4,6 +4,7 @@ pub mod k0rdent;
 pub mod k0s;
 mod leaving;
 mod left_behind;
+mod local_files;
 mod machine;
 mod network;
 mod prepare;

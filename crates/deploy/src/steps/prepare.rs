@@ -38,6 +38,7 @@ pub(super) async fn documents(deployment: &Deployment, context: &Context<'_>) ->
 /// Everything that Azure can be asked before the first write.
 pub(super) async fn preflight(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
     let call = Call::within(context.step().deadline);
+    super::local_files::are_usable(deployment)?;
     context.waiting("Azure's answers about permissions, sizes, quota and images", "");
     let demand = demand(deployment);
     let arm = &deployment.azure.arm;

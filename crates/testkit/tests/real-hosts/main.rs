@@ -3,9 +3,11 @@
 //! - [`birth`]: a host becomes what its document says
 //! - [`mesh`]: WireGuard under systemd
 //! - [`trouble`]: hosts that misbehave
+//! - [`k0s`]: a cluster under systemd, with what stands in for k0s or with a real one
 //! - [`contract`]: the twin's machines answer as real hosts do
 
 mod birth;
 mod contract;
+mod k0s;
 mod mesh;
 mod trouble;

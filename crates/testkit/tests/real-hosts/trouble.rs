@@ -15,18 +15,7 @@ fn a_reboot_keeps_the_identity_and_the_mesh() {
         let paper = Paper::new(1, 0);
         let host = Host::start(&paper, 0);
         host.ready().await;
-        let boot = "cat /proc/sys/kernel/random/boot_id";
-        let before = host.ok(boot).await;
-        let said = host.remote.run_once("sudo systemctl reboot", Duration::from_secs(20)).await;
-        assert!(!matches!(said, Err(SshError::HostKey { .. } | SshError::Login { .. })), "{said:?}");
-        host.remote.disconnect().await;
-        while host.remote.run_once(boot, Duration::from_secs(5)).await.is_ok_and(|output| output.stdout == before) {
-            host.remote.disconnect().await;
-            engine::pause(Duration::from_millis(200)).await;
-        }
-        host.remote.disconnect().await;
-        host.ready().await;
-        assert_ne!(host.ok(boot).await, before);
+        host.reboot().await;
         let mesh = Mesh::Wireguard;
         host.until(&format!("systemctl is-active {}", mesh.unit()), "active").await;
         host.until(mesh.identity_command(), &mesh.identity(&paper.keys, paper.node(0))).await;

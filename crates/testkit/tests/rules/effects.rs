@@ -19,7 +19,8 @@ use crate::{
 };
 
 /// Calls by which a step changes the world.
-const EFFECTS: &[&str] = &[".put(", ".post(", ".patch(", ".delete(", ".apply(", ".upload(", "preflight::register("];
+const EFFECTS: &[&str] =
+    &[".put(", ".post(", ".patch(", ".delete(", ".apply(", ".upload(", ".upload_from(", "preflight::register("];
 /// Those of them that create.
 const CREATIONS: &[&str] = &[".put(", ".apply("];
 /// Calls by which a step looks whether a thing is there.

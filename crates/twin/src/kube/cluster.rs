@@ -32,6 +32,7 @@ const NAME_CHARACTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 pub(super) struct Cluster {
     pub(super) spec: ClusterSpec,
     pub(super) certificate_pem: String,
+    pub(super) server: Identity,
     pub(super) tls: Arc<ServerConfig>,
     pub(super) administrator: Identity,
     /// Bearer tokens that are known.
@@ -80,12 +81,27 @@ impl Cluster {
                 names.push(name.to_owned());
             }
         }
-        let tls = Authority::server_config(&authority.server(&names), Some(&authority));
+        let server = authority.server(&names);
+        let administrator = authority.client("kubernetes-admin", "system:masters");
+        let tls = Authority::server_config(&server, Some(&authority.certificate));
+        Self::with(spec, authority.certificate_pem, tls, server, administrator, random)
+    }
+
+    /// A cluster with these keys and without any object.
+    pub(super) fn with(
+        spec: ClusterSpec,
+        certificate_pem: String,
+        tls: Arc<ServerConfig>,
+        server: Identity,
+        administrator: Identity,
+        random: ChaCha8Rng,
+    ) -> Self {
         Self {
             spec,
-            certificate_pem: authority.certificate_pem.clone(),
+            certificate_pem,
+            server,
             tls,
-            administrator: authority.client("kubernetes-admin", "system:masters"),
+            administrator,
             tokens: BTreeSet::new(),
             store: Store::default(),
             types: Types::new(),

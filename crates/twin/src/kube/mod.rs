@@ -4,6 +4,7 @@
 //! - [`store`], [`cluster`]: objects, their history, and the one path on which they are written
 //! - [`types`], [`schema`]: which resource types there are and what their objects must be like
 //! - [`controllers`]: k0s' Helm charts, kcm, namespaces, nodes, pods
+//! - [`snapshot`]: a cluster as data, for processes that start again
 //! - [`kubectl`]: what `k0s kubectl` prints on a machine
 
 mod api;
@@ -14,6 +15,7 @@ mod kubectl;
 mod object;
 mod schema;
 mod selector;
+mod snapshot;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -23,16 +25,20 @@ pub(crate) use controllers::{
     charts::installation as chart_installation, kcm::installation_path as kcm_installation_path,
 };
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::json;
 use tokio_rustls::TlsAcceptor;
 
-pub use self::kubectl::kubectl;
+pub(crate) use self::snapshot::revision;
 use self::{
     cluster::{Cluster, enter},
     controllers::{catalogue, nodes},
+};
+pub use self::{
+    kubectl::kubectl,
+    snapshot::{restore, snapshot},
 };
 use crate::{Twin, World, http};
 
@@ -156,17 +162,38 @@ pub fn set_node_ready(world: &mut World, cluster: ClusterId, name: &str, ready: 
     nodes::set_ready(world, cluster, name, ready, message);
 }
 
+/// The TLS settings of a cluster's servers.
+pub fn tls(world: &World, cluster: ClusterId) -> Option<Arc<rustls::ServerConfig>> {
+    world.clusters.by_id.get(&cluster).map(|cluster| cluster.tls.clone())
+}
+
 /// Serves the API on one connection: TLS, then HTTP; clients show a certificate of the cluster's authority.
 pub async fn serve<Stream>(twin: Twin, cluster: ClusterId, stream: Stream)
 where
     Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let tls = twin.with(|world| world.clusters.by_id.get(&cluster).map(|cluster| cluster.tls.clone()));
-    let Some(tls) = tls else { return };
+    serve_and_keep(twin, cluster, stream, || {}).await;
+}
+
+/// The same for a world that is kept: `keep` is called after each request, before it is answered.
+pub async fn serve_and_keep<Stream, Keep>(twin: Twin, cluster: ClusterId, stream: Stream, keep: Keep)
+where
+    Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    Keep: Fn() + Clone + Send + 'static,
+{
+    let Some(tls) = twin.with(|world| tls(world, cluster)) else { return };
     // A client that does not trust us hangs up: its concern.
     let Ok(stream) = TlsAcceptor::from(tls).accept(stream).await else { return };
     let certified = stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty());
-    http::serve(stream, move |received| api::answer(twin.clone(), cluster, certified, received)).await;
+    http::serve(stream, move |received| {
+        let (twin, keep) = (twin.clone(), keep.clone());
+        async move {
+            let answer = api::answer(twin, cluster, certified, received).await;
+            keep();
+            answer
+        }
+    })
+    .await;
 }
 
 /// The Kubernetes version of a k0s version: `v1.33.2+k0s` of `v1.33.2+k0s.0` (k0s website).

@@ -137,6 +137,17 @@ impl Store {
             .flat_map(|(kind, collection)| collection.objects.iter().map(move |(key, object)| (kind, key, object)))
     }
 
+    /// A store as it was, without its history: watches cannot begin in the past.
+    pub(super) fn restored(revision: u64, objects: impl IntoIterator<Item = (String, Value)>) -> Self {
+        let mut store = Self { revision, ..Self::default() };
+        for (kind, object) in objects {
+            let collection = store.collections.entry(kind).or_default();
+            collection.forgotten = revision;
+            collection.objects.insert(key_of(&object), Arc::new(object));
+        }
+        store
+    }
+
     /// Writes an object, gives it its resource version, and tells the watchers.
     pub(super) fn put(&mut self, kind: &str, mut object: Value) -> Arc<Change> {
         self.revision += 1;

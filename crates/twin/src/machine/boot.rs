@@ -15,6 +15,20 @@ const OS_RELEASE: &str = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nNAME=\
 
 /// Makes a machine and starts it. Boot takes [`crate::Latency::Boot`], keyed by the name.
 pub fn create(world: &mut World, spec: MachineSpec) {
+    let key = insert(world, spec);
+    power_on(world, &key);
+}
+
+/// A machine that runs from the beginning.
+pub(super) fn insert_running(world: &mut World, spec: MachineSpec) {
+    let key = insert(world, spec);
+    if let Some(machine) = world.machines.get_mut(&key) {
+        machine.stage = Stage::Running;
+        machine.outcome = Some(Ok(()));
+    }
+}
+
+fn insert(world: &mut World, spec: MachineSpec) -> String {
     let key = key_of(&spec.vm_id);
     let configuration = cloud_config::parse(&spec.custom_data);
     let host_key = configuration.host_key().unwrap_or_else(|| own_host_key(world, &key));
@@ -39,7 +53,7 @@ pub fn create(world: &mut World, spec: MachineSpec) {
         spec,
     };
     world.machines.by_id.insert(key.clone(), machine);
-    power_on(world, &key);
+    key
 }
 
 /// A key that nobody chose, as sshd makes on first boot.

@@ -33,7 +33,7 @@ use tokio::sync::{Notify, watch};
 use crate::{FaultKind, Twin, World, kube};
 
 pub use boot::{create, destroy, set_power};
-pub use k0s::{Membership, memberships};
+pub use k0s::{Membership, host, memberships, stand_in_binary};
 
 /// What the cloud knows about a machine when it makes one.
 #[derive(Debug, Clone)]

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use regex::Regex;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 
@@ -26,7 +27,7 @@ static VERSION: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r"^v?\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$").ok());
 
 /// What has become of a Chart.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(in super::super) struct Installation {
     /// What is or was last tried.
     wanted: Value,
@@ -34,6 +35,14 @@ pub(in super::super) struct Installation {
     is_busy: bool,
     /// How often it has been installed or upgraded.
     revision: u64,
+}
+
+impl Installation {
+    /// As it is for k0s when it starts again: what was under way is tried once more.
+    pub(in super::super) fn interrupted(self) -> Self {
+        let wanted = if self.is_busy { Value::Null } else { self.wanted };
+        Self { wanted, is_busy: false, revision: self.revision }
+    }
 }
 
 /// Nodes have changed: what waits for one may begin.

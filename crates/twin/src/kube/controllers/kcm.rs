@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
@@ -36,12 +37,13 @@ const WRONG_RELEASE: &str = "kcm-0-0-1";
 const RELEASE_LABEL: &str = "app.kubernetes.io/instance";
 
 /// kcm's controllers, while their chart is installed.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in super::super) struct Kcm {
     chart: ObjectKey,
     release_name: String,
     namespace: String,
     /// When each component is installed, unless a fault is in the way.
+    #[serde(skip)]
     due: BTreeMap<String, Duration>,
     /// Components whose deployments are there.
     installed: BTreeSet<String>,
@@ -49,7 +51,16 @@ pub(in super::super) struct Kcm {
     release: String,
     /// The release that was wanted before a fault put another in its place.
     displaced_release: Option<String>,
+    #[serde(skip)]
     is_deleting: bool,
+}
+
+/// kcm starts again: what was installed is there.
+pub(in super::super) fn resume(world: &mut World, id: ClusterId) {
+    if let Some(kcm) = world.clusters.by_id.get_mut(&id).and_then(|cluster| cluster.kcm.as_mut()) {
+        kcm.due = kcm.installed.iter().map(|component| (component.clone(), Duration::ZERO)).collect();
+        tick(world, id);
+    }
 }
 
 /// The chart is installed or upgraded.
@@ -115,7 +126,7 @@ fn tick(world: &mut World, id: ClusterId) {
     if world.clusters.by_id.get(&id).is_some_and(|cluster| cluster.kcm.is_some()) {
         reconcile(world, id);
         children::reconcile_all(world, id);
-        world.after(TICK, move |world| tick(world, id));
+        world.after(world.hastened(TICK), move |world| tick(world, id));
     }
 }
 
@@ -320,7 +331,8 @@ pub(crate) fn installation_path(world: &World, id: ClusterId) -> Duration {
     let longest = components.keys().filter(|name| *name != "capi").map(|name| installation_time(world, id, name)).max();
     let installed = installation_time(world, id, "capi") + longest.unwrap_or_default();
     // The Management object says so when its controller looks the next time.
-    TICK * u32::try_from(installed.as_millis().div_ceil(TICK.as_millis())).unwrap_or_default()
+    let tick = world.hastened(TICK);
+    tick * u32::try_from(installed.as_millis().div_ceil(tick.as_millis())).unwrap_or_default()
 }
 
 fn report(

@@ -98,6 +98,23 @@ pub(super) fn schedule(world: &mut World, id: ClusterId, job: Job) {
     });
 }
 
+/// The controllers of a cluster start again and look at everything.
+pub(super) fn resume(world: &mut World, id: ClusterId) {
+    let Some(cluster) = world.clusters.by_id.get(&id) else { return };
+    let job = |(kind, key, object): (&String, &ObjectKey, &std::sync::Arc<serde_json::Value>)| match kind.as_str() {
+        charts::CHARTS => Some(Job::Chart(key.clone())),
+        kcm::CLUSTER_DEPLOYMENTS => Some(Job::ClusterDeployment(key.clone())),
+        "namespaces" if is_terminating(object) => Some(Job::Namespace(key.1.clone())),
+        DEFINITIONS if is_terminating(object) => Some(Job::Definition(key.1.clone())),
+        _ => None,
+    };
+    let jobs: Vec<Job> = cluster.store.everything().filter_map(job).chain([Job::Workloads]).collect();
+    for job in jobs {
+        schedule(world, id, job);
+    }
+    kcm::resume(world, id);
+}
+
 fn run(world: &mut World, id: ClusterId, job: Job) {
     match job {
         Job::Chart(key) => charts::reconcile(world, id, &key),

@@ -153,10 +153,13 @@ fn write_unit(world: &mut World, key: &str, service: Service, force: bool) -> Ou
             "failed to install {role} service: failed to install service: Init already exists: {path}"
         ));
     }
+    // k0s source, `pkg/install`: the template of its unit.
     let text = format!(
-        "[Unit]\nDescription=k0s - Zero Friction Kubernetes\nAfter=network-online.target\n\n[Service]\n\
-        ExecStart=/usr/local/bin/k0s {role} {}\nRestartSec=10\nRestart=always\nKillMode=process\n\n\
-        [Install]\nWantedBy=multi-user.target\n",
+        "[Unit]\nDescription=k0s - Zero Friction Kubernetes\nDocumentation=https://docs.k0sproject.io\n\
+        ConditionFileIsExecutable=/usr/local/bin/k0s\n\nAfter=network-online.target\nWants=network-online.target\n\n\
+        [Service]\nStartLimitInterval=5\nStartLimitBurst=10\nExecStart=/usr/local/bin/k0s {role} {}\n\n\
+        RestartSec=10\nDelegate=yes\nKillMode=process\nLimitCORE=infinity\nTasksMax=infinity\nTimeoutStartSec=0\n\
+        LimitNOFILE=999999\nRestart=always\n\n[Install]\nWantedBy=multi-user.target\n",
         service.arguments.join(" ")
     );
     machine.files.put(&path, text, 0o644, "root");

@@ -3,10 +3,12 @@
 //! - [`command`]: the command line
 //! - [`config`]: the `ClusterConfig`
 //! - [`token`]: join tokens
+//! - [`host`]: k0s of real hosts
 //! - [`process`]: controllers, etcd and kubelets over time
 
 mod command;
 mod config;
+pub mod host;
 mod process;
 mod token;
 
@@ -50,6 +52,11 @@ impl Binary {
     }
 }
 
+/// The file that stands for the k0s binary of a release on the machines of the world. `architecture` is `amd64` or `arm64`.
+pub fn stand_in_binary(version: &str, architecture: &str) -> Vec<u8> {
+    Binary { version: version.into(), architecture: architecture.into() }.bytes()
+}
+
 /// What `k0s install` has written down.
 #[derive(Debug, Clone, Default)]
 struct Service {
@@ -88,6 +95,8 @@ pub(super) struct K0s {
     node_ready: bool,
     /// Told when the API server here stops serving.
     api_ends: tokio::sync::watch::Sender<u64>,
+    /// Whether the machine has fetched the binary by itself; somebody may also have put it there.
+    pub(super) has_downloaded: bool,
 }
 
 impl K0s {
@@ -128,6 +137,8 @@ pub struct Membership {
     pub is_first: bool,
     /// Whether workloads can run there: it has a kubelet, and no taint keeps them away.
     pub is_schedulable: bool,
+    /// Whether it has downloaded the binary; otherwise it was given to it.
+    pub has_downloaded: bool,
 }
 
 /// The machines that are part of a cluster, by resource id.
@@ -140,6 +151,7 @@ pub fn memberships(world: &World) -> Vec<Membership> {
             is_controller: service.is_controller,
             is_first: service.is_controller && service.token_file.is_none(),
             is_schedulable: !service.is_controller || service.no_taints && service.enable_worker,
+            has_downloaded: k0s.has_downloaded,
         })
     };
     world.machines.by_id.values().filter_map(membership).collect()

@@ -45,10 +45,15 @@ pub(in crate::machine) fn stop(world: &mut World, key: &str) {
     let lost = k0s.node.clone().filter(|_| std::mem::take(&mut k0s.node_ready));
     let cluster = k0s.cluster;
     if let Some((cluster, node)) = lost {
-        let key = key.to_owned();
-        world.after(NODE_GRACE, move |world| node_lost(world, &key, cluster, &node));
+        lose_later(world, key, cluster, node);
     }
     end_connections(world, key, cluster);
+}
+
+/// The node is lost unless its kubelet is back in time.
+pub(super) fn lose_later(world: &mut World, key: &str, cluster: ClusterId, node: String) {
+    let key = key.to_owned();
+    world.after(world.hastened(NODE_GRACE), move |world| node_lost(world, &key, cluster, &node));
 }
 
 /// Connections to an API server end with it, and those to all others when the majority is gone.
@@ -152,7 +157,7 @@ pub(super) fn api_address(world: &World, key: &str) -> String {
 
 fn initialised(world: &mut World, key: &str) {
     if is_held_back(world, key) {
-        return later(world, key, RETRY, initialised);
+        return later(world, key, world.hastened(RETRY), initialised);
     }
     let Some(machine) = world.machines.get(key) else { return };
     let version = machine.k0s.service.as_ref().map(|service| service.version.clone()).unwrap_or_default();
@@ -228,7 +233,7 @@ fn invited_by(world: &World, key: &str, token_file: &str) -> Result<(ClusterId, 
 
 fn joined(world: &mut World, key: &str, cluster: ClusterId) {
     if is_held_back(world, key) {
-        return later(world, key, RETRY, move |world, key| joined(world, key, cluster));
+        return later(world, key, world.hastened(RETRY), move |world, key| joined(world, key, cluster));
     }
     if !world.machines.k0s_clusters.contains_key(&cluster) {
         return fail(world, key, "etcd cluster is gone");
@@ -309,7 +314,7 @@ fn kubelet(world: &mut World, key: &str) {
         Ok(cluster) => later(world, key, delay / 2, move |world, key| register(world, key, cluster)),
         Err(reason) => {
             log(world, key, reason);
-            later(world, key, RETRY, kubelet);
+            later(world, key, world.hastened(RETRY), kubelet);
         }
     }
 }
@@ -317,7 +322,7 @@ fn kubelet(world: &mut World, key: &str) {
 fn register(world: &mut World, key: &str, cluster: ClusterId) {
     if !api_answers(world, key, cluster) {
         log(world, key, "unable to register node: connection refused");
-        return later(world, key, RETRY, move |world, key| register(world, key, cluster));
+        return later(world, key, world.hastened(RETRY), move |world, key| register(world, key, cluster));
     }
     let Some(machine) = world.machines.get(key) else { return };
     let Some(service) = machine.k0s.service.clone() else { return };
@@ -348,7 +353,7 @@ fn register(world: &mut World, key: &str, cluster: ClusterId) {
 
 fn node_ready(world: &mut World, key: &str, cluster: ClusterId) {
     if is_held_back(world, key) || !api_answers(world, key, cluster) {
-        return later(world, key, RETRY, move |world, key| node_ready(world, key, cluster));
+        return later(world, key, world.hastened(RETRY), move |world, key| node_ready(world, key, cluster));
     }
     let Some((_, node)) = state(world, key).and_then(|k0s| k0s.node.clone()) else { return };
     kube::set_node_ready(world, cluster, &node, true, "kubelet is posting ready status");

@@ -20,7 +20,7 @@ use crate::{
 pub(super) struct Token {
     /// Its public half.
     pub(super) id: String,
-    secret: String,
+    pub(super) secret: String,
     /// Whether it admits controllers; otherwise workers.
     pub(super) is_controller: bool,
     /// World time at which it ends; never if absent.
@@ -40,12 +40,14 @@ impl Token {
 }
 
 /// What somebody who joins reads in a token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Invitation {
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Invitation {
     /// The host of the server that it leads to.
-    pub(super) host: String,
+    pub host: String,
     /// `id.secret`.
-    pub(super) bearer: String,
+    pub bearer: String,
+    /// The certificate authority of the cluster, PEM.
+    pub authority: String,
 }
 
 /// Makes a token and its text. The server that it leads to is at `host`.
@@ -102,7 +104,7 @@ fn encode(world: &World, cluster: ClusterId, token: &Token, host: &str) -> Strin
 }
 
 /// Reads the text of a token.
-pub(super) fn read(text: &str) -> Result<Invitation, String> {
+pub fn read(text: &str) -> Result<Invitation, String> {
     let bytes = BASE64_STANDARD.decode(text.trim()).map_err(|error| format!("failed to decode token: {error}"))?;
     let mut kubeconfig = String::new();
     GzDecoder::new(bytes.as_slice())
@@ -113,7 +115,9 @@ pub(super) fn read(text: &str) -> Result<Invitation, String> {
     let server = text("/clusters/0/cluster/server");
     let host = server.strip_prefix("https://").and_then(|rest| rest.rsplit_once(':')).map(|(host, _)| host.to_owned());
     let host = host.ok_or_else(|| format!("invalid server in token: {server}"))?;
-    Ok(Invitation { host, bearer: text("/users/0/user/token") })
+    let authority = BASE64_STANDARD.decode(text("/clusters/0/cluster/certificate-authority-data")).unwrap_or_default();
+    let authority = String::from_utf8(authority).unwrap_or_default();
+    Ok(Invitation { host, bearer: text("/users/0/user/token"), authority })
 }
 
 /// Go's durations: `30m`, `1h30m`, `10m0s`; `0s` is none at all.

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use super::{Outcome, test};
 use crate::machine::{
     Machine,
-    files::{FileError, READ, Who, absolute, parent},
+    files::{self, FileError, READ, Who, absolute, parent},
 };
 
 /// One invocation.
@@ -306,30 +306,37 @@ fn ls(machine: &Machine, call: &Call<'_>) -> Outcome {
     if operands.is_empty() {
         operands.push(".".into());
     }
-    operands.sort();
     let mut outcome = Outcome::default();
     let several = operands.len() > 1;
+    // GNU ls looks at everything in the order in which it was named, then shows what is no directory, then the others.
+    operands.retain(|operand| match machine.files.look(&call.path(operand), call.who) {
+        Ok(_) => true,
+        Err(error) => {
+            complain(&mut outcome, 2, format!("ls: cannot access '{operand}': {error}"));
+            false
+        }
+    });
+    let is_listed = |operand: &String| {
+        !has(&options, 'd') && machine.files.get(&call.path(operand)).is_some_and(files::Node::is_directory)
+    };
+    operands.sort_by_key(|operand| (is_listed(operand), operand.clone()));
     for operand in &operands {
         let path = call.path(operand);
-        let names = match machine.files.look(&path, call.who) {
-            Ok(node) if !node.is_directory() || has(&options, 'd') => vec![operand.clone()],
-            Ok(_) if !machine.files.allows(&path, call.who, READ) => {
-                complain(&mut outcome, 2, format!("ls: cannot open directory '{operand}': Permission denied"));
-                continue;
-            }
-            Ok(_) => {
-                let hidden = has(&options, 'a') || has(&options, 'A');
-                if several {
-                    outcome.stdout.extend_from_slice(format!("{operand}:\n").as_bytes());
-                }
-                machine.files.names(&path).into_iter().filter(|name| hidden || !name.starts_with('.')).collect()
-            }
-            Err(error) => {
-                complain(&mut outcome, 2, format!("ls: cannot access '{operand}': {error}"));
-                continue;
-            }
-        };
-        outcome.stdout.extend(names.iter().flat_map(|name| format!("{name}\n").into_bytes()));
+        if !is_listed(operand) {
+            outcome.stdout.extend_from_slice(format!("{operand}\n").as_bytes());
+            continue;
+        }
+        if !machine.files.allows(&path, call.who, READ) {
+            complain(&mut outcome, 2, format!("ls: cannot open directory '{operand}': Permission denied"));
+            continue;
+        }
+        if several {
+            let gap = if outcome.stdout.is_empty() { "" } else { "\n" };
+            outcome.stdout.extend_from_slice(format!("{gap}{operand}:\n").as_bytes());
+        }
+        let is_shown = |name: &String| has(&options, 'a') || has(&options, 'A') || !name.starts_with('.');
+        let names = machine.files.names(&path).into_iter().filter(is_shown);
+        outcome.stdout.extend(names.flat_map(|name| format!("{name}\n").into_bytes()));
     }
     outcome
 }

@@ -308,6 +308,9 @@ impl Shell<'_> {
         };
         let wait = self.here(|world, key| {
             let name = world.machines.get(key).map(|machine| machine.name().to_owned()).unwrap_or_default();
+            if let Some(machine) = world.machines.get_mut(key) {
+                machine.k0s.has_downloaded = true;
+            }
             world.latency(Latency::K0sDownload, &name)
         })?;
         self.sleep(wait).await;
