@@ -114,19 +114,23 @@ pub(super) fn condition_holds(object: &Value, kind: &str) -> bool {
 
 /// Sets a condition; its transition time moves only when its status does.
 pub(super) fn set_condition(object: &mut Value, kind: &str, status: &str, reason: &str, message: &str, now: &str) {
-    let since = match condition(object, kind) {
+    let conditions = entry(entry(object, "status"), "conditions");
+    if !conditions.is_array() {
+        *conditions = json!([]);
+    }
+    let Value::Array(conditions) = conditions else { return };
+    let before = conditions.iter_mut().find(|each| text(each, "/type") == kind);
+    let since = match &before {
         Some(before) if text(before, "/status") == status => text(before, "/lastTransitionTime").to_owned(),
         _ => now.to_owned(),
     };
     let new = json!({
         "type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": since,
     });
-    let mut conditions = list(object, "/status/conditions").to_vec();
-    match conditions.iter_mut().find(|each| text(each, "/type") == kind) {
+    match before {
         Some(before) => *before = new,
         None => conditions.push(new),
     }
-    set(object, &["status", "conditions"], Value::Array(conditions));
 }
 
 /// A reference to an owner that controls what it owns.
