@@ -226,11 +226,7 @@ fn custom_type(definition: &Arc<Value>, position: usize) -> ResourceType {
         namespaced: text(definition, "/spec/scope") == "Namespaced",
         has_status: version.pointer("/subresources/status").is_some(),
         has_generation: true,
-        custom: Some(Custom {
-            definition: definition.clone(),
-            version: position,
-            columns: columns.collect(),
-        }),
+        custom: Some(Custom { definition: definition.clone(), version: position, columns: columns.collect() }),
         kind,
     }
 }
