@@ -18,7 +18,7 @@ use crate::{
 /// How often a machine is made anew, each time on evidence.
 const REPLACEMENTS: u32 = 2;
 
-fn body(deployment: &Deployment, node: usize) -> Value {
+fn body(deployment: &Deployment, node: usize) -> Result<Value, Failure> {
     let config = &deployment.config;
     let planned = deployment.node(node);
     let eviction = match config.azure.eviction_policy {
@@ -26,7 +26,7 @@ fn body(deployment: &Deployment, node: usize) -> Value {
         EvictionPolicy::Delete => resources::Eviction::Delete,
     };
     let document = cloud_init::document(config, &deployment.topology, &deployment.keys, deployment.mesh, planned);
-    resources::virtual_machine(&resources::VirtualMachine {
+    Ok(resources::virtual_machine(&resources::VirtualMachine {
         name: &planned.name,
         location: &config.azure.location,
         zone: deployment.machine(node).zone(),
@@ -38,9 +38,9 @@ fn body(deployment: &Deployment, node: usize) -> Value {
         username: &config.ssh.username,
         public_key: &openssh_public(&deployment.keys.ssh_user()),
         custom_data: document.expose(),
-        network_interface_id: &deployment.azure.ids.of(Kind::NetworkInterface, &planned.network_interface_name()),
+        network_interface_id: &deployment.azure()?.ids.of(Kind::NetworkInterface, &planned.network_interface_name()),
         tags: &tags(deployment, Some(node)),
-    })
+    }))
 }
 
 async fn put(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<Result<(), ArmError>, Failure> {
@@ -48,14 +48,14 @@ async fn put(deployment: &Deployment, context: &Context<'_>, node: usize) -> Res
     let zone = deployment.machine(node).zone();
     let call =
         Call::within(context.step().deadline).with_priority(priority(deployment, Priority::VIRTUAL_MACHINE, node));
-    let path = deployment.azure.ids.of(Kind::VirtualMachine, &planned.name);
+    let path = deployment.azure()?.ids.of(Kind::VirtualMachine, &planned.name);
     let intent = context.intend(format!("create virtual machine {} in zone {zone}", planned.name)).await?;
     context.waiting("Azure accepts the machine", format!("asked for {} in zone {zone}", planned.size));
-    let answer: Answer = match deployment.azure.arm.put(&path, &body(deployment, node), call).await {
+    let answer: Answer = match deployment.azure()?.arm.put(&path, &body(deployment, node)?, call).await {
         Ok(answer) => answer,
         Err(error) => return Ok(Err(error)),
     };
-    deployment.azure.watch.remember(Kind::VirtualMachine, &planned.name, &answer);
+    deployment.azure()?.watch.remember(Kind::VirtualMachine, &planned.name, &answer);
     context.effected(intent).await?;
     Ok(Ok(()))
 }
@@ -70,7 +70,7 @@ pub(super) async fn create(deployment: &Deployment, context: &Context<'_>, node:
                 let evidence = |text: &str| context.waiting(format!("the old machine {} is gone", planned.name), text);
                 let call = Call::within(context.step().deadline);
                 let removed =
-                    deployment.azure.watch.removed(Kind::VirtualMachine, &planned.name, call, &evidence).await;
+                    deployment.azure()?.watch.removed(Kind::VirtualMachine, &planned.name, call, &evidence).await;
                 removed.map_err(arm_failure)?;
             }
             Some("deallocated" | "deallocating" | "stopped" | "stopping") => {
@@ -95,9 +95,14 @@ pub(super) async fn create(deployment: &Deployment, context: &Context<'_>, node:
 }
 
 async fn start(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<Done, Failure> {
-    let path = format!("{}/start", deployment.azure.ids.of(Kind::VirtualMachine, &deployment.node(node).name));
+    let path = format!("{}/start", deployment.azure()?.ids.of(Kind::VirtualMachine, &deployment.node(node).name));
     let intent = context.intend("start the stopped machine").await?;
-    deployment.azure.arm.post(&path, &Value::Null, Call::within(context.step().deadline)).await.map_err(arm_failure)?;
+    deployment
+        .azure()?
+        .arm
+        .post(&path, &Value::Null, Call::within(context.step().deadline))
+        .await
+        .map_err(arm_failure)?;
     context.effected(intent).await?;
     Ok(Done::seen("started"))
 }
@@ -140,7 +145,7 @@ pub(super) async fn provisioned(deployment: &Deployment, context: &Context<'_>, 
     for replacement in 0..=REPLACEMENTS {
         let call = Call::within(context.step().deadline);
         let evidence = |text: &str| context.waiting(format!("Azure calls {name} ready"), text);
-        let error = match deployment.azure.watch.settled(Kind::VirtualMachine, name, call, &evidence).await {
+        let error = match deployment.azure()?.watch.settled(Kind::VirtualMachine, name, call, &evidence).await {
             Ok(_) => {
                 let zone = deployment.machine(node).zone();
                 return Ok(Done::seen(format!("running in zone {zone}")).with(json!({"zone": zone})));
@@ -171,7 +176,7 @@ pub(super) async fn provisioned(deployment: &Deployment, context: &Context<'_>, 
 async fn replace(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<(), Failure> {
     let planned = deployment.node(node);
     let call = Call::within(context.step().deadline);
-    let ids = &deployment.azure.ids;
+    let ids = &deployment.azure()?.ids;
     let (kind, name) = (Kind::VirtualMachine, &planned.name);
     let intent = context.intend(format!("delete the failed machine {name}")).await?;
     // Detached first: the address and the interface would die with the machine.
@@ -179,11 +184,11 @@ async fn replace(deployment: &Deployment, context: &Context<'_>, node: usize) ->
         "id": ids.of(Kind::NetworkInterface, &planned.network_interface_name()),
         "properties": {"primary": true, "deleteOption": "Detach"},
     }]}}});
-    deployment.azure.arm.patch(&ids.of(kind, name), &keep, call).await.map_err(arm_failure)?;
-    deployment.azure.arm.delete(&ids.of(kind, name), call).await.map_err(arm_failure)?;
+    deployment.azure()?.arm.patch(&ids.of(kind, name), &keep, call).await.map_err(arm_failure)?;
+    deployment.azure()?.arm.delete(&ids.of(kind, name), call).await.map_err(arm_failure)?;
     context.effected(intent).await?;
     let evidence = |text: &str| context.waiting(format!("the failed machine {name} is gone"), text);
-    deployment.azure.watch.removed(kind, name, call, &evidence).await.map_err(arm_failure)?;
+    deployment.azure()?.watch.removed(kind, name, call, &evidence).await.map_err(arm_failure)?;
     put(deployment, context, node).await?.map_err(arm_failure)?;
     deployment.machine(node).fate.send_replace(Fate::Open);
     Ok(())

@@ -55,11 +55,12 @@ pub(in super::super) struct Kcm {
     #[serde(skip)]
     is_deleting: bool,
     /// What the last look was at, and until when another at the same would find what it found.
+    #[serde(skip)]
     seen: Option<(Sight, Option<Duration>)>,
 }
 
 /// All that kcm decides by, besides the time.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Sight {
     management: Arc<Value>,
     release: Option<Arc<Value>>,
