@@ -164,8 +164,7 @@ impl Session {
         config: &Config,
         watching: Watching<'_>,
     ) -> Result<Finished, SessionError> {
-        self.finish_deletion(watching.clone()).await?;
-        self.put_away()?;
+        self.make_room(watching.clone()).await?;
         let run = Run::begin(self, "deploy", Some((config_text, config)), watching).await?;
         let observed = run.observe().await;
         let recipe = recipe::deploy(&run.deployment.topology);
@@ -181,7 +180,8 @@ impl Session {
 
     /// Takes one part off the cluster, so that it is where it was before that part was deployed.
     pub async fn uninstall(&self, part: Part, watching: Watching<'_>) -> Result<Finished, SessionError> {
-        if journal(&self.settings.home)?.is_none() || self.put_away()?.is_some() {
+        if self.state()?.is_none_or(|state| self.is_over(&state)) {
+            self.put_away()?;
             return Err(SessionError::NoCluster(self.settings.home.clone()));
         }
         self.refuse_if_protected(part.command())?;
@@ -219,7 +219,7 @@ impl Session {
 
     /// What `deploy` would do, and which differences from what is recorded it would repair. Touches nothing.
     pub async fn plan(&self, config: &Config) -> Result<Planned, SessionError> {
-        let state = self.recorded()?.map(|(state, _)| state).unwrap_or_default();
+        let state = self.state()?.unwrap_or_default();
         let Settings { until, force_regenerate: force, .. } = self.settings;
         let question = |topology: &Topology, observed: &Observed, ssh_from: &[String]| {
             let question = Question { config, topology, recorded: &state, observed, ssh_from, until, force };
@@ -247,7 +247,7 @@ impl Session {
 
     /// What stands in the way of a deployment: what Azure does not allow, or hosts that are not fit. Touches nothing.
     pub async fn examine(&self, config: &Config) -> Result<Vec<Finding>, SessionError> {
-        let state = self.recorded()?.map(|(state, _)| state).unwrap_or_default();
+        let state = self.state()?.unwrap_or_default();
         // Without a cluster, every claim is somebody else's.
         let cluster = cluster_id(&state).unwrap_or_else(|| ClusterId::from_random(|| 23));
         let keys = ClusterKeys::new(cluster.clone(), [0; 32]);
@@ -293,7 +293,7 @@ impl Session {
     /// A deployment to look at, with all clients, but no run: for `ssh`, `exec` and the like.
     pub async fn look(&self) -> Result<Deployment, SessionError> {
         let no_cluster = || SessionError::NoCluster(self.settings.home.clone());
-        let (state, _) = self.recorded()?.ok_or_else(no_cluster)?;
+        let state = self.state()?.ok_or_else(no_cluster)?;
         let cluster = cluster_id(&state).ok_or_else(no_cluster)?;
         let config = self.used_config()?.ok_or_else(no_cluster)?;
         let topology = topology_of(&config, &cluster, &state);
@@ -386,10 +386,19 @@ impl Session {
         Ok(parts)
     }
 
+    /// What is the case, as recorded; `None` if there never was anything.
+    fn state(&self) -> Result<Option<State>, SessionError> {
+        Ok(journal(&self.settings.home)?.map(|journal| journal.state()).transpose()?)
+    }
+
+    /// Whether a teardown has ended well, and nobody is at work.
+    fn is_over(&self, state: &State) -> bool {
+        recipe::is_torn_down(state) && !Journal::is_held(&self.settings.home)
+    }
+
     /// Archives a teardown that ended well, if the program was killed before it could.
     fn put_away(&self) -> Result<Option<Finished>, SessionError> {
-        let Some((state, _)) = self.recorded()? else { return Ok(None) };
-        if !recipe::is_torn_down(&state) || Journal::is_held(&self.settings.home) {
+        if !self.state()?.is_some_and(|state| self.is_over(&state)) {
             return Ok(None);
         }
         let status = status_of(&self.settings.home)?;

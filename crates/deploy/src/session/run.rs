@@ -51,7 +51,8 @@ impl<'session> Run<'session> {
         let holder = Holder { command: command.to_owned(), ..settings.holder.clone() };
         let journal = Journal::open_to_write(&settings.home, &holder, settings.durability)?;
         let records = journal.after(0)?;
-        let mut state = State::of(&records);
+        let before = State::of(&records);
+        let mut state = before.clone();
         if let Some(refusal) = recipe::unfinished_teardown(&state, command) {
             return Err(SessionError::Failed(vec![refusal]));
         }
@@ -91,7 +92,7 @@ impl<'session> Run<'session> {
                 let mut config =
                     session.used_config()?.ok_or_else(|| SessionError::NoCluster(settings.home.clone()))?;
                 // The cluster is where it was made, whatever was said there about the subscription.
-                if let Some(id) = State::of(&records).settled.get("subscription_id").and_then(|id| id.as_str()) {
+                if let Some(id) = before.settled.get("subscription_id").and_then(|id| id.as_str()) {
                     config.azure.subscription_id = Some(id.to_owned());
                 }
                 config
@@ -102,7 +103,6 @@ impl<'session> Run<'session> {
         {
             session.environment.write(CONFIG_FILE, text, Access::Secret)?;
         }
-        let before = State::of(&records);
         let looked = tokio::select! {
             biased;
             () = asked_to_stop(watching.stop.clone()) => Err(SessionError::Interrupted),

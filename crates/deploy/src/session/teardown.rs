@@ -133,7 +133,7 @@ impl Session {
             subject.recipe(teardown.manner, &run.deployment.topology, &run.deployment.inventory);
         let plan = plan::teardown(&run.question(&Observed::default()), &recipe);
         let mut finished = run.execute(&plan, &recipe).await?;
-        let (state, _) = self.recorded()?.unwrap_or_default();
+        let state = self.state()?.unwrap_or_default();
         let outputs = state.order.iter().filter_map(|id| state.output(id)?["skipped"].as_array());
         skipped.extend(outputs.flatten().filter_map(|reason| reason.as_str().map(str::to_owned)));
         finished.skipped = skipped;
@@ -243,11 +243,13 @@ impl Session {
         }))
     }
 
-    /// Waits for a deletion that nobody has waited for, so that something new can begin.
-    pub(super) async fn finish_deletion(&self, watching: Watching<'_>) -> Result<(), SessionError> {
-        let under_way = self.recorded()?.is_some_and(|(state, _)| recipe::deletion_under_way(&state).is_some());
-        if under_way && !Journal::is_held(&self.settings.home) {
+    /// Lets something new begin: a deletion that nobody has waited for is waited for, and what has ended well is archived.
+    pub(super) async fn make_room(&self, watching: Watching<'_>) -> Result<(), SessionError> {
+        let Some(state) = self.state()? else { return Ok(()) };
+        if recipe::deletion_under_way(&state).is_some() && !Journal::is_held(&self.settings.home) {
             self.reset(&Teardown { manner: Manner::Fast, ..Teardown::default() }, watching).await?;
+        } else if self.is_over(&state) {
+            self.put_away()?;
         }
         Ok(())
     }
@@ -264,9 +266,9 @@ impl Session {
     fn subject(&self, teardown: &Teardown) -> Result<Option<Subject>, SessionError> {
         let home = &self.settings.home;
         let is_forced = teardown.manner == Manner::Force;
-        let (state, damage) = match self.recorded() {
+        let (state, damage) = match self.state() {
             Err(SessionError::Journal(error)) if error.is_damage() && is_forced => (State::default(), Some(error)),
-            recorded => (recorded?.unwrap_or_default().0, None),
+            state => (state?.unwrap_or_default(), None),
         };
         let recorded = cluster_id(&state);
         let keys = self.environment.read(KEY_FILE).ok().flatten();
