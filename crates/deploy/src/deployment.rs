@@ -46,6 +46,8 @@ pub struct Azure {
 pub enum Fate {
     /// It may come up.
     Open,
+    /// Azure calls it ready: SSH answers soon, or not at all.
+    Up,
     /// It will not.
     Doomed(String),
 }
@@ -322,9 +324,12 @@ impl Machine {
             .find(Kind::VirtualMachine, &node.name)
             .and_then(|vm| vm["zones"][0].as_str()?.parse().ok())
             .unwrap_or(node.zone);
+        let is_up = inventory
+            .find(Kind::VirtualMachine, &node.name)
+            .is_some_and(|vm| inventory::provisioning_state(vm) == Some("Succeeded"));
         Self {
             public_address: Mutex::new(address),
-            fate: watch::Sender::new(Fate::Open),
+            fate: watch::Sender::new(if is_up { Fate::Up } else { Fate::Open }),
             zone: Mutex::new(zone),
             remote: OnceCell::new(),
         }

@@ -23,6 +23,7 @@ pub const TEMPLATES: &[(&str, &str)] = &[
     ("production", include_str!("../../data/templates/production.yaml")),
     ("production-arm64", include_str!("../../data/templates/production-arm64.yaml")),
     ("production-arm64-spot", include_str!("../../data/templates/production-arm64-spot.yaml")),
+    ("hosts", include_str!("../../data/templates/hosts.yaml")),
 ];
 
 /// How bad a problem is.

@@ -4,6 +4,7 @@ use std::{sync::PoisonError, time::Duration};
 
 use engine::{Context, Done, Failure, pause};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::network::{only_ours, priority, tags};
 use crate::{
@@ -148,6 +149,7 @@ pub(super) async fn provisioned(deployment: &Deployment, context: &Context<'_>, 
         let error = match deployment.azure()?.watch.settled(Kind::VirtualMachine, name, call, &evidence).await {
             Ok(_) => {
                 let zone = deployment.machine(node).zone();
+                deployment.machine(node).fate.send_replace(Fate::Up);
                 return Ok(Done::seen(format!("running in zone {zone}")).with(json!({"zone": zone})));
             }
             Err(error) => error,
@@ -194,39 +196,50 @@ async fn replace(deployment: &Deployment, context: &Context<'_>, node: usize) ->
     Ok(())
 }
 
-/// Waits until the machine answers SSH with the host key that was made for it, and cloud-init is done. A machine that is
-/// made anew meanwhile has as long as the first.
+/// Waits until the machine answers SSH with the host key that was made for it, and cloud-init is done. Its time begins
+/// when Azure calls the machine ready: until then Azure may still give it up, and it is made anew.
 pub(super) async fn ready(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<Done, Failure> {
     let remote = deployment.remote(node).await?;
     let mut fate = deployment.machine(node).fate.subscribe();
-    let patience = deployment.config.timeouts.machine_ready();
+    let patience = |fate: &Fate| match fate {
+        Fate::Up => deployment.config.timeouts.machine_ready(),
+        _ => context.step().deadline,
+    };
+    let mut patient = patience(&fate.borrow_and_update());
+    let mut deadline = Instant::now() + patient;
+    let mut becoming = std::pin::pin!(become_ready(&remote, context));
     loop {
         tokio::select! {
             biased;
-            fate = turn(&mut fate) => match fate {
-                Fate::Open => remote.disconnect().await,
-                Fate::Doomed(why) => {
-                    return Err(Failure::new(format!("{} will not come up: {why}", deployment.node(node).name)));
+            turned = turn(&mut fate) => {
+                match &turned {
+                    Fate::Open => {
+                        remote.disconnect().await;
+                        becoming.set(become_ready(&remote, context));
+                    }
+                    Fate::Up => {}
+                    Fate::Doomed(why) => {
+                        return Err(Failure::new(format!("{} will not come up: {why}", deployment.node(node).name)));
+                    }
                 }
-            },
-            result = tokio::time::timeout(patience, become_ready(&remote, context)) => {
-                return result.unwrap_or_else(|_| Err(context.too_late(patience)));
+                patient = patience(&turned);
+                deadline = Instant::now() + patient;
+            }
+            result = tokio::time::timeout_at(deadline, &mut becoming) => {
+                return result.unwrap_or_else(|_| Err(context.too_late(patient)));
             }
         }
     }
 }
 
-/// What happens to the machine while others wait for it: it is made anew, or given up.
+/// What happens to the machine while others wait for it: Azure calls it ready, it is made anew, or given up.
 async fn turn(fate: &mut tokio::sync::watch::Receiver<Fate>) -> Fate {
-    loop {
-        if let doomed @ Fate::Doomed(_) = &*fate.borrow_and_update() {
-            return doomed.clone();
-        }
-        match fate.changed().await {
-            Ok(()) if *fate.borrow() == Fate::Open => return Fate::Open,
-            Ok(()) => {}
-            Err(_) => std::future::pending().await,
-        }
+    if let doomed @ Fate::Doomed(_) = &*fate.borrow_and_update() {
+        return doomed.clone();
+    }
+    match fate.changed().await {
+        Ok(()) => fate.borrow_and_update().clone(),
+        Err(_) => std::future::pending().await,
     }
 }
 
@@ -282,7 +295,7 @@ pub(super) async fn mesh_member(deployment: &Deployment, context: &Context<'_>, 
     let remote = deployment.remote(node).await?;
     let expected = mesh.identity(&deployment.keys, planned);
     let condition = format!("{} is active on {} with its own key", mesh.unit(), planned.name);
-    let since = tokio::time::Instant::now();
+    let since = Instant::now();
     let mut repaired = false;
     loop {
         let patience = Duration::from_secs(30);
