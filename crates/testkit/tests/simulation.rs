@@ -20,3 +20,12 @@ fn three_hundred_seeds_break_no_rule() {
 fn a_hundred_seeds_break_no_rule_without_tls() {
     hold(1000, 100, true);
 }
+
+/// A machine that never boots, and a run that begins a little later than it: Azure gives the machine up just after that run
+/// would have lost its patience.
+#[test]
+fn a_machine_that_azure_gives_up_late_is_made_anew() {
+    for seed in [6637, 9866] {
+        hold(seed, 1, true);
+    }
+}

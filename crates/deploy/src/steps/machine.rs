@@ -214,8 +214,9 @@ pub(super) async fn ready(deployment: &Deployment, context: &Context<'_>, node: 
             turned = turn(&mut fate) => {
                 match &turned {
                     Fate::Open => {
-                        remote.disconnect().await;
+                        // First, because what it replaces may be about to connect.
                         becoming.set(become_ready(&remote, context));
+                        remote.disconnect().await;
                     }
                     Fate::Up => {}
                     Fate::Doomed(why) => {
