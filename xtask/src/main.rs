@@ -4,12 +4,14 @@
 //! - `cargo xtask azure-clients`: one tier of it, the Azure CLI and the Azure SDKs for Python on a served twin
 //! - `cargo xtask real-hosts`: another one, the product on real hosts
 //! - `cargo xtask measure`: rehearsals from 1 to 500 machines, and what they cost
+//! - `cargo xtask twin-docs`: where the twin's behaviour comes from, in `docs/twin.md`
 //! - `cargo xtask simulate`: lives of clusters, drawn by seed, on a world that goes wrong
 //! - `cargo xtask kill-sweep`: the released program, killed at random instants
 
 mod azure_clients;
 mod cargo;
 mod measure;
+mod provenance;
 mod real_hosts;
 mod simulate;
 mod test;
@@ -20,6 +22,7 @@ const USAGE: &str = "usage: cargo xtask test      every test that this machine c
        cargo xtask azure-clients   one tier of it: the Azure CLI and the Azure SDKs for Python on a served twin
        cargo xtask real-hosts      another one: documents, commands and the SSH client on real hosts
        cargo xtask measure   rehearsals from 1 to 500 machines, and what they cost
+       cargo xtask twin-docs   writes docs/twin.md: where the twin's behaviour comes from
        cargo xtask simulate --seeds N [--from S] [--plain]   lives of clusters, drawn by seed, on a world that goes wrong
        cargo xtask kill-sweep --kills N [--seed S]           the released program, killed at random instants";
 
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
         Some("azure-clients") => azure_clients::alone(),
         Some("real-hosts") => real_hosts::alone(),
         Some("measure") => measure::run(),
+        Some("twin-docs") => provenance::write(),
         Some("simulate") => simulate::simulate(),
         Some("kill-sweep") => simulate::kill_sweep(),
         _ => Err(USAGE.to_owned()),

@@ -2,10 +2,14 @@
 
 use engine::Failure;
 
-use crate::config::Config;
+use crate::{
+    config::Config,
+    topology::{Node, Topology},
+};
 
 /// Settings that are built into a cluster, and what changing them would cost.
-const BUILT_IN: [(&str, &str); 17] = [
+const BUILT_IN: [(&str, &str); 18] = [
+    ("/provider", "every machine would have to be replaced"),
     ("/azure/location", "every machine would have to be made anew in the other region"),
     ("/azure/vm_image", "every machine would have to be made anew"),
     ("/azure/os_disk_gb", "every machine would have to be made anew"),
@@ -44,6 +48,19 @@ pub fn refusals(before: &Config, wanted: &Config) -> Vec<Failure> {
             .advise("Set it back; or `k0rdentctl reset`, then deploy anew.")
         })
         .collect()
+}
+
+/// The hosts that have another address than when they were claimed: names follow the order of the list.
+pub fn moved_hosts(claimed: &[Node], wanted: &Topology) -> Vec<Failure> {
+    let place = |node: &Node| node.host.as_ref().map(|host| format!("{}:{}", host.address, host.port));
+    let moved = claimed.iter().filter_map(|before| {
+        let (before_place, now_place) = (place(before)?, place(wanted.node(&before.name)?)?);
+        let message =
+            format!("{} cannot move from {before_place} to {now_place} while the cluster exists", before.name);
+        let advice = "Hosts are named in the order of the list: add and remove them at the end of their role.";
+        (before_place != now_place).then(|| Failure::refused(message).advise(advice))
+    });
+    moved.collect()
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::{
     azure::{ArmClient, ArmError, Ids, Inventory, Kind, Watch, inventory},
     config::Config,
     environment::Environment,
+    hosts::UserKeys,
     keys::ClusterKeys,
     kubeconfig::Admin,
     kubernetes::{Kubernetes, KubernetesError},
@@ -45,6 +46,8 @@ pub struct Azure {
 pub enum Fate {
     /// It may come up.
     Open,
+    /// Azure calls it ready: SSH answers soon, or not at all.
+    Up,
     /// It will not.
     Doomed(String),
 }
@@ -79,14 +82,17 @@ pub struct Deployment {
     pub epoch: u64,
     /// Where SSH may come from, CIDRs.
     pub ssh_from: Vec<String>,
-    /// Azure.
-    pub azure: Azure,
-    /// What existed when the run began.
+    /// Azure, if it makes the machines.
+    azure: Option<Azure>,
+    /// What existed in Azure when the run began.
     pub inventory: Inventory,
     /// Where the end of a deletion can be asked for that an earlier run has not waited for.
     pub deletion: Option<String>,
     /// Whether a teardown deletes child clusters.
     pub with_children: bool,
+    user_keys: UserKeys,
+    /// The world as it is seen from where SSH connections to machines begin.
+    ssh_world: World,
     machines: Vec<Machine>,
     speaker: AtomicUsize,
     access: Mutex<Arc<Access>>,
@@ -128,12 +134,14 @@ pub struct Parts {
     pub owner: String,
     /// Where SSH may come from, CIDRs.
     pub ssh_from: Vec<String>,
-    /// The ARM client, its subscription chosen.
-    pub arm: Arc<ArmClient>,
-    /// The subscription.
-    pub subscription: String,
-    /// What exists.
+    /// If Azure makes the machines: the ARM client, and the subscription that was chosen.
+    pub azure: Option<(Arc<ArmClient>, String)>,
+    /// What exists in Azure.
     pub inventory: Inventory,
+    /// The private keys of those who log in to hosts that exist already.
+    pub user_keys: UserKeys,
+    /// The world as it is seen from the last bastion.
+    pub ssh_world: World,
     /// Whether a teardown deletes child clusters.
     pub with_children: bool,
 }
@@ -141,7 +149,10 @@ pub struct Parts {
 impl Deployment {
     /// Puts the parts together for the run with this number.
     pub fn new(parts: Parts, epoch: u64) -> Self {
-        let ids = Ids::new(parts.subscription, &parts.topology.names.resource_group);
+        let azure = parts.azure.map(|(arm, subscription)| {
+            let ids = Ids::new(subscription, &parts.topology.names.resource_group);
+            Azure { watch: Watch::new(arm.clone(), ids.clone()), arm, ids }
+        });
         let machines = parts.topology.nodes.iter().map(|node| Machine::known(node, &parts.inventory)).collect();
         Self {
             world: parts.world,
@@ -152,7 +163,9 @@ impl Deployment {
             owner: parts.owner,
             epoch,
             ssh_from: parts.ssh_from,
-            azure: Azure { watch: Watch::new(parts.arm.clone(), ids.clone()), arm: parts.arm, ids },
+            azure,
+            user_keys: parts.user_keys,
+            ssh_world: parts.ssh_world,
             inventory: parts.inventory,
             deletion: None,
             with_children: parts.with_children,
@@ -164,6 +177,11 @@ impl Deployment {
             tokens: tokio::sync::Mutex::default(),
             digests: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Azure. Only recipes for machines that Azure makes have steps that ask for it.
+    pub fn azure(&self) -> Result<&Azure, Failure> {
+        self.azure.as_ref().ok_or_else(|| Failure::refused("the machines of this cluster are not Azure's"))
     }
 
     /// A node by its position.
@@ -193,18 +211,28 @@ impl Deployment {
 
     /// The way to run commands on a machine.
     pub async fn remote(&self, node: usize) -> Result<Arc<Remote>, Failure> {
-        let machine = &self.machines[node];
-        let remote = machine.remote.get_or_try_init(async || {
-            let name = &self.node(node).name;
-            let address = machine.address().ok_or_else(|| {
-                Failure::new(format!("{name} has no public address yet")).advise("Run `k0rdentctl deploy` again.")
+        let remote = self.machines[node].remote.get_or_try_init(async || {
+            let planned = self.node(node);
+            if planned.host.is_some() {
+                return Ok(Arc::new(self.remote_host(planned)?));
+            }
+            let address = self.machines[node].address().ok_or_else(|| {
+                Failure::new(format!("{} has no public address yet", planned.name))
+                    .advise("Run `k0rdentctl deploy` again.")
             })?;
             Ok::<_, Failure>(Arc::new(Remote::new(self.world.clone(), self.target(node, address))))
         });
         remote.await.cloned()
     }
 
-    /// Where and as whom to log in to a machine.
+    /// The way to run commands on a host that may not be wanted any more.
+    pub fn remote_host(&self, node: &Node) -> Result<Remote, Failure> {
+        let no_host = || Failure::refused(format!("{} did not exist before this cluster", node.name));
+        let host = node.host.as_ref().ok_or_else(no_host)?;
+        Ok(Remote::new(self.ssh_world.clone(), self.user_keys.host(&node.name, host)?))
+    }
+
+    /// Where and as whom to log in to a machine that was made for the cluster.
     pub fn target(&self, node: usize, address: Ipv4Addr) -> Target {
         let node = self.node(node);
         Target {
@@ -296,9 +324,12 @@ impl Machine {
             .find(Kind::VirtualMachine, &node.name)
             .and_then(|vm| vm["zones"][0].as_str()?.parse().ok())
             .unwrap_or(node.zone);
+        let is_up = inventory
+            .find(Kind::VirtualMachine, &node.name)
+            .is_some_and(|vm| inventory::provisioning_state(vm) == Some("Succeeded"));
         Self {
             public_address: Mutex::new(address),
-            fate: watch::Sender::new(Fate::Open),
+            fate: watch::Sender::new(if is_up { Fate::Up } else { Fate::Open }),
             zone: Mutex::new(zone),
             remote: OnceCell::new(),
         }
@@ -336,7 +367,9 @@ pub fn arm_failure(error: ArmError) -> Failure {
 pub fn ssh_failure(error: SshError) -> Failure {
     let failure = Failure::new(error.to_string());
     match error {
-        SshError::HostKey { .. } => failure.advise("Look at the machine in the Azure portal before you go on."),
+        SshError::HostKey { .. } => {
+            failure.advise("Look at the machine itself before you go on: is it the one that you mean?")
+        }
         _ => failure.advise("Run `k0rdentctl deploy` again; it goes on from here."),
     }
 }

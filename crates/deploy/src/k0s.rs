@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    config::{Architecture, Config},
+    config::{Architecture, Config, Provider},
     topology::{Node, Role, Topology},
 };
 
@@ -13,6 +13,8 @@ pub const BINARY: &str = "/usr/local/bin/k0s";
 pub const CONFIG: &str = "/etc/k0s/k0s.yaml";
 /// Where the join token lives on a machine.
 pub const TOKEN: &str = "/etc/k0s/k0stoken";
+/// Everything that k0s and this program put on a machine, apart from the unit; `k0s reset` removes most of it.
+pub const PLACES: [&str; 5] = [BINARY, "/usr/local/bin/k0s.partial", "/etc/k0s", "/var/lib/k0s", "/run/k0s"];
 /// The API server's port.
 pub const API_PORT: u16 = 6443;
 
@@ -22,24 +24,48 @@ pub const AIRGAP_BUNDLE: &str = "/var/lib/k0s/images/airgap-bundle.tar";
 /// What a machine gets k0s from: a file of this computer or an address, and perhaps images.
 pub fn source(config: &Config, node: &Node) -> String {
     let k0s = &config.software.k0s;
-    let binary = k0s.binary.clone().unwrap_or_else(|| download_url(config, node));
+    let binary = k0s.binary.clone().unwrap_or_else(|| download_url(config, architecture_of_size(node)));
     match k0s.airgap_bundle.as_ref().filter(|_| node.runs_workloads) {
         Some(bundle) => format!("{binary} {bundle}"),
         None => binary,
     }
 }
 
-/// Where a machine of this size downloads the k0s binary from.
-pub fn download_url(config: &Config, node: &Node) -> String {
-    if let Some(url) = &config.software.k0s.download_url {
-        return url.clone();
-    }
-    let version = config.software.k0s.version.replace('+', "%2B");
-    let architecture = match Architecture::of_size(&node.size) {
+/// Where a machine of this architecture downloads the k0s binary from.
+pub fn download_url(config: &Config, architecture: &str) -> String {
+    let k0s = &config.software.k0s;
+    k0s.download_url.clone().unwrap_or_else(|| {
+        let version = k0s.version.replace('+', "%2B");
+        format!("https://github.com/k0sproject/k0s/releases/download/{version}/k0s-{version}-{architecture}")
+    })
+}
+
+/// The architecture of k0s's releases for a machine of this size.
+pub fn architecture_of_size(node: &Node) -> &'static str {
+    match Architecture::of_size(&node.size) {
         Architecture::Arm64 => "arm64",
-        _ => "amd64",
-    };
-    format!("https://github.com/k0sproject/k0s/releases/download/{version}/k0s-{version}-{architecture}")
+        Architecture::X64 => "amd64",
+    }
+}
+
+/// The architecture of k0s's releases for what `uname -m` says.
+pub fn architecture(machine: &str) -> Option<&'static str> {
+    match machine {
+        "x86_64" => Some("amd64"),
+        "aarch64" | "arm64" => Some("arm64"),
+        _ => None,
+    }
+}
+
+/// What machines have to reach on the internet, an address of each: the binary, k0s's images, and k0rdent's chart.
+pub fn downloads(config: &Config) -> Vec<String> {
+    let k0s = &config.software.k0s;
+    let registry = config.software.k0rdent.registry.trim_start_matches("oci://");
+    let chart = format!("https://{}/v2/", registry.split('/').next().unwrap_or_default());
+    // A release is there for each architecture.
+    let binary = k0s.binary.is_none().then(|| download_url(config, "amd64"));
+    let images = k0s.airgap_bundle.is_none().then(|| ["https://quay.io/v2/".to_owned(), chart]);
+    binary.into_iter().chain(images.into_iter().flatten()).collect()
 }
 
 /// The systemd unit in which k0s runs on a machine.
@@ -82,7 +108,11 @@ pub fn network(config: &Config) -> Value {
         "calico": {
             "mode": "vxlan",
             "mtu": config.network.calico_mtu,
-            "ipAutodetectionMethod": format!("cidr={}", config.network.subnet_prefix),
+            "ipAutodetectionMethod": match config.provider {
+                Provider::Azure => format!("cidr={}", config.network.subnet_prefix),
+                // The address that --node-ip has given to kubelet (Calico documentation).
+                Provider::Ssh => "kubernetes-internal-ip".to_owned(),
+            },
             "envVars": {"FELIX_IGNORELOOSERPF": "true"},
         },
         // Also for one controller: others may join later, and what workers know of them cannot change then.
@@ -94,7 +124,7 @@ pub fn network(config: &Config) -> Value {
 fn api_names(topology: &Topology) -> Vec<String> {
     topology
         .controllers()
-        .flat_map(|node| [node.private_address.to_string(), node.mesh_address.to_string()])
+        .flat_map(|node| [node.private_address.to_string(), node.operator_side_address()])
         .chain(["127.0.0.1".to_owned()])
         .collect()
 }
@@ -115,7 +145,13 @@ pub fn install_command(node: &Node, joins: bool) -> String {
         command += &format!(" --token-file={TOKEN}");
     }
     if node.role == Role::Worker || node.runs_workloads {
-        command += &format!(" --kubelet-extra-args=--node-ip={}", node.private_address);
+        command += &match node.host {
+            None => format!(" --kubelet-extra-args=--node-ip={}", node.private_address),
+            // A host keeps its own name; k0s takes the node's from here (k0s source, `GetNodeName`).
+            Some(_) => {
+                format!(" '--kubelet-extra-args=--node-ip={} --hostname-override={}'", node.private_address, node.name)
+            }
+        };
     }
     command + " --force"
 }
@@ -136,12 +172,17 @@ pub fn k0sctl_config(config: &Config, topology: &Topology, key_path: &str) -> St
                 "hostname": node.name,
                 "privateAddress": node.private_address.to_string(),
                 "ssh": {
-                    "address": node.mesh_address.to_string(),
+                    "address": node.operator_side_address(),
                     "user": config.ssh.username,
                     "port": 22,
                     "keyPath": key_path,
                 },
             });
+            if let Some(known) = &node.host {
+                host["ssh"]["user"] = json!(known.user);
+                host["ssh"]["port"] = json!(known.port);
+                host["ssh"]["keyPath"] = json!(known.key);
+            }
             if role == "controller+worker" {
                 host["noTaints"] = json!(true);
             }

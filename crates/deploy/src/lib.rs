@@ -16,6 +16,7 @@ pub mod cloud_init;
 pub mod config;
 pub mod deployment;
 pub mod environment;
+pub mod hosts;
 pub mod http;
 pub mod k0s;
 pub mod keys;

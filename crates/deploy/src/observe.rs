@@ -13,6 +13,7 @@ use crate::{
     azure::{Inventory, Kind, inventory},
     deployment::{Deployment, kubernetes_failure},
     environment::{Environment, sha256},
+    hosts::CLAIM,
     kubernetes::{CHART, MANAGEMENT, NODE},
     steps::{
         k0rdent::{CHART_NAMESPACE, MANAGEMENT_NAME, ManagementSeen, RELEASE},
@@ -64,6 +65,8 @@ pub enum HostSeen {
         mesh: Option<String>,
         /// What is wrong with its k0s service, if anything.
         k0s: Option<String>,
+        /// What is wrong with our claim, if it is a host that existed before.
+        claim: Option<String>,
     },
 }
 
@@ -100,7 +103,9 @@ async fn hosts(deployment: &Deployment, state: &State) -> BTreeMap<String, HostS
         machine.is_some_and(|machine| !matches!(inventory::power_state(machine), Some("deallocated" | "stopped")))
     };
     let asked = (0..deployment.topology.nodes.len())
-        .filter(|&node| running(node) && completed(deployment, state, Task::Ready(node)))
+        .filter(|&node| {
+            (deployment.node(node).host.is_some() || running(node)) && completed(deployment, state, Task::Ready(node))
+        })
         .map(async |node| (deployment.node(node).name.clone(), host(deployment, state, node).await));
     futures::stream::iter(asked).buffer_unordered(HOSTS_AT_ONCE).collect().await
 }
@@ -113,25 +118,31 @@ async fn host(deployment: &Deployment, state: &State, node: usize) -> HostSeen {
     };
     let (mesh, planned) = (deployment.mesh, deployment.node(node));
     let unit = crate::k0s::unit(planned);
-    let question =
-        format!("systemctl is-active {}; systemctl is-active {unit}; {}", mesh.unit(), mesh.identity_command());
+    let question = match planned.host {
+        Some(_) => format!("systemctl is-active {unit}; readlink {CLAIM}"),
+        None => format!("systemctl is-active {unit}; systemctl is-active {}; {}", mesh.unit(), mesh.identity_command()),
+    };
     let output = match remote.run_once(&question, HOST_PATIENCE).await {
         Ok(output) => output,
         Err(error) => return unreachable(error.to_string()),
     };
     remote.disconnect_unless(planned.role == Role::Controller).await;
     let mut lines = output.stdout.lines().map(str::trim);
-    let (mesh_state, k0s_state) = (lines.next().unwrap_or("unknown"), lines.next().unwrap_or("unknown"));
+    let k0s_state = lines.next().unwrap_or("unknown");
+    let second = lines.next().unwrap_or("unknown");
     let identity = lines.next().unwrap_or_default();
-    let mesh_trouble = match mesh_state {
-        "active" if identity == mesh.identity(&deployment.keys, planned) => None,
-        "active" => Some(format!("{} runs with another key", mesh.unit())),
-        other => Some(format!("{} is {other}", mesh.unit())),
+    let (claim, mesh) = match (&planned.host, second) {
+        (Some(_), owner) if owner == deployment.topology.cluster_id.as_str() => (None, None),
+        (Some(_), "unknown") => (Some(format!("{CLAIM} is not there")), None),
+        (Some(_), owner) => (Some(format!("it belongs to {owner} ({CLAIM})")), None),
+        (None, "active") if identity == mesh.identity(&deployment.keys, planned) => (None, None),
+        (None, "active") => (None, Some(format!("{} runs with another key", mesh.unit()))),
+        (None, other) => (None, Some(format!("{} is {other}", mesh.unit()))),
     };
     let joined = [Task::Leader(node), Task::Controller(node), Task::Worker(node)];
     let expected = joined.into_iter().any(|task| completed(deployment, state, task));
-    let k0s_trouble = (expected && k0s_state != "active").then(|| format!("{unit} is {k0s_state}"));
-    HostSeen::Reachable { mesh: mesh_trouble, k0s: k0s_trouble }
+    let k0s = (expected && k0s_state != "active").then(|| format!("{unit} is {k0s_state}"));
+    HostSeen::Reachable { mesh, k0s, claim }
 }
 
 /// The controller through which the cluster is spoken to: the first that is a member, answers, and runs.

@@ -299,6 +299,9 @@ impl Question<'_> {
     /// A machine exists, is ours, runs, has the size it should have, and (if `ready`) Azure calls it ready.
     fn machine(&self, node: usize, ready: bool) -> Verdict {
         let planned = self.node(node);
+        if planned.host.is_some() {
+            return Ok("it was there before".to_owned());
+        }
         let found = self.observed.inventory.find(Kind::VirtualMachine, &planned.name);
         let found = found.ok_or_else(|| Reason::new("machine-missing", "it does not exist"))?;
         if !self.ours(found) {
@@ -319,6 +322,9 @@ impl Question<'_> {
 
     fn nothing_to_create(&self) -> Verdict {
         for node in 0..self.topology.nodes.len() {
+            if self.node(node).host.is_some() {
+                self.recorded(Task::Ready(node))?;
+            }
             self.machine(node, false)
                 .map_err(|reason| Reason::new(FOLLOWS, format!("{}: {}", self.node(node).name, reason.text)))?;
         }
@@ -357,6 +363,9 @@ impl Question<'_> {
 
     fn reachable(&self, node: usize) -> Verdict {
         match self.host(node) {
+            Some(HostSeen::Reachable { claim: Some(trouble), .. }) => {
+                Err(Reason::new("host-not-ours", trouble.clone()))
+            }
             Some(HostSeen::Reachable { .. }) => Ok("it answers SSH".to_owned()),
             Some(HostSeen::Unreachable(why)) => Err(Reason::new("ssh-silent", why.clone())),
             None => Err(Reason::new(NOT_DONE, "it was not asked")),
@@ -413,6 +422,7 @@ impl Question<'_> {
         }
         let cluster = &self.topology.cluster_id;
         let belongs = |file: &str| match task {
+            Task::Documents if !self.topology.provider.makes_machines() => file.starts_with("ssh/"),
             Task::Documents => file.starts_with("cloud-init-yaml/") || file.contains("-ssh-key"),
             Task::MeshOperator => file.starts_with("wireguard/") || file == "ssh/config" || file == "ssh/known_hosts",
             Task::Kubeconfig => {

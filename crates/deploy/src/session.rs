@@ -8,28 +8,32 @@ pub use teardown::{Deletion, Remains, Teardown, TeardownPlan};
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use engine::{
-    Failure, Holder, Journal, JournalError, Message, Plan, State, Stop, journal::Durability, runner::FaultInjector,
+    Failure, Holder, Journal, JournalError, Message, Plan, State, StepId, StepStatus, Stop, journal::Durability,
+    runner::FaultInjector,
 };
 use rand_core::RngCore as _;
 use tokio::sync::watch;
 
 use run::Run;
+use teardown::subscription;
 
 use crate::{
     archive,
-    azure::{ArmClient, ArmError, Call, Credentials, Endpoints, Inventory, Kind, inventory, preflight, resources},
+    azure::{ArmClient, ArmError, Call, Credentials, Endpoints, Inventory, Kind, inventory, resources},
     change,
-    config::{self, Config},
+    config::{self, Config, Provider},
     deployment::{Deployment, Parts, arm_failure},
     environment::{Access, Environment},
+    hosts::{Finding, UserKeys},
     http::HttpClient,
     keys::ClusterKeys,
     observe::{Observed, observe},
     plan::{self, Difference, Question},
     recipe::{self, Part},
     seam::World,
+    steps::{hosts, prepare},
     task::{Phase, Task},
-    topology::{ClusterId, Leaving, Positions, Role, Topology, network_interface_name, topology, topology_at},
+    topology::{ClusterId, Leaving, Node, Positions, Role, Topology, network_interface_name, topology, topology_at},
     views::{self, Status},
 };
 
@@ -37,6 +41,9 @@ use crate::{
 const KEY_FILE: &str = "keys.json";
 /// The configuration as it was used.
 const CONFIG_FILE: &str = "k0rdent.yaml";
+
+/// What is settled about hosts that existed before.
+const HOSTS: &str = "hosts";
 
 /// How long looking at the world before a run may take.
 const LOOK_PATIENCE: Duration = Duration::from_secs(120);
@@ -157,8 +164,7 @@ impl Session {
         config: &Config,
         watching: Watching<'_>,
     ) -> Result<Finished, SessionError> {
-        self.finish_deletion(watching.clone()).await?;
-        self.put_away()?;
+        self.make_room(watching.clone()).await?;
         let run = Run::begin(self, "deploy", Some((config_text, config)), watching).await?;
         let observed = run.observe().await;
         let recipe = recipe::deploy(&run.deployment.topology);
@@ -174,7 +180,8 @@ impl Session {
 
     /// Takes one part off the cluster, so that it is where it was before that part was deployed.
     pub async fn uninstall(&self, part: Part, watching: Watching<'_>) -> Result<Finished, SessionError> {
-        if journal(&self.settings.home)?.is_none() || self.put_away()?.is_some() {
+        if self.state()?.is_none_or(|state| self.is_over(&state)) {
+            self.put_away()?;
             return Err(SessionError::NoCluster(self.settings.home.clone()));
         }
         self.refuse_if_protected(part.command())?;
@@ -212,7 +219,7 @@ impl Session {
 
     /// What `deploy` would do, and which differences from what is recorded it would repair. Touches nothing.
     pub async fn plan(&self, config: &Config) -> Result<Planned, SessionError> {
-        let state = self.recorded()?.map(|(state, _)| state).unwrap_or_default();
+        let state = self.state()?.unwrap_or_default();
         let Settings { until, force_regenerate: force, .. } = self.settings;
         let question = |topology: &Topology, observed: &Observed, ssh_from: &[String]| {
             let question = Question { config, topology, recorded: &state, observed, ssh_from, until, force };
@@ -225,7 +232,7 @@ impl Session {
             return Ok(Planned { plan, differences, topology });
         };
         let parts = self.parts(config.clone(), &cluster, self.read_keys(&cluster)?, &state).await?;
-        self.check_change(config, &parts.inventory)?;
+        self.check_change(&parts, &state)?;
         let deployment = Deployment::new(parts, 0);
         let observed = observe(&deployment, &state, &self.environment).await;
         let (plan, differences) = question(&deployment.topology, &observed, &deployment.ssh_from);
@@ -236,6 +243,20 @@ impl Session {
     pub async fn check(&self) -> Result<Vec<Difference>, SessionError> {
         let config = self.used_config()?.ok_or_else(|| SessionError::NoCluster(self.settings.home.clone()))?;
         Ok(self.plan(&config).await?.differences)
+    }
+
+    /// What stands in the way of a deployment: what Azure does not allow, or hosts that are not fit. Touches nothing.
+    pub async fn examine(&self, config: &Config) -> Result<Vec<Finding>, SessionError> {
+        let state = self.state()?.unwrap_or_default();
+        // Without a cluster, every claim is somebody else's.
+        let cluster = cluster_id(&state).unwrap_or_else(|| ClusterId::from_random(|| 23));
+        let keys = ClusterKeys::new(cluster.clone(), [0; 32]);
+        let deployment = Deployment::new(self.parts(config.clone(), &cluster, keys, &state).await?, 0);
+        if !config.provider.makes_machines() {
+            return Ok(hosts::examine(&deployment).await);
+        }
+        let call = Call::within(LOOK_PATIENCE);
+        prepare::examine(&deployment, call).await.map_err(|failure| SessionError::Failed(vec![failure]))
     }
 
     /// The parts of a deployment; if it is to follow a configuration, only if it can.
@@ -249,17 +270,18 @@ impl Session {
     ) -> Result<Parts, SessionError> {
         let parts = self.parts(config, cluster, keys, state).await?;
         if follows {
-            self.check_change(&parts.config, &parts.inventory)?;
+            self.check_change(&parts, state)?;
         }
         Ok(parts)
     }
 
     /// Refuses what cannot be changed while the cluster exists.
-    fn check_change(&self, config: &Config, inventory: &Inventory) -> Result<(), SessionError> {
-        let Some(before) = self.used_config()?.filter(|_| !inventory.of(Kind::VirtualMachine).is_empty()) else {
-            return Ok(());
-        };
-        let refusals = change::refusals(&before, config);
+    fn check_change(&self, parts: &Parts, state: &State) -> Result<(), SessionError> {
+        let hosts = claimed_hosts(state);
+        let exists = !parts.inventory.of(Kind::VirtualMachine).is_empty() || !hosts.is_empty();
+        let Some(before) = self.used_config()?.filter(|_| exists) else { return Ok(()) };
+        let mut refusals = change::refusals(&before, &parts.config);
+        refusals.extend(change::moved_hosts(&hosts, &parts.topology));
         if refusals.is_empty() { Ok(()) } else { Err(SessionError::Failed(refusals)) }
     }
 
@@ -271,12 +293,12 @@ impl Session {
     /// A deployment to look at, with all clients, but no run: for `ssh`, `exec` and the like.
     pub async fn look(&self) -> Result<Deployment, SessionError> {
         let no_cluster = || SessionError::NoCluster(self.settings.home.clone());
-        let (state, _) = self.recorded()?.ok_or_else(no_cluster)?;
+        let state = self.state()?.ok_or_else(no_cluster)?;
         let cluster = cluster_id(&state).ok_or_else(no_cluster)?;
         let config = self.used_config()?.ok_or_else(no_cluster)?;
         let topology = topology_of(&config, &cluster, &state);
         let keys = self.read_keys(&cluster)?;
-        let deployment = Deployment::new(self.offline_parts(config, topology.clone(), keys), 0);
+        let deployment = Deployment::new(self.offline_parts(config, topology.clone(), keys)?, 0);
         for node in 0..topology.nodes.len() {
             let address =
                 state.output(&Task::PublicAddress(node).id(&topology)).map(|output| output["public_address"].clone());
@@ -315,26 +337,35 @@ impl Session {
         Arc::new(ArmClient::new(world, HttpClient::new(world), endpoints.clone(), credentials.clone(), subscription))
     }
 
-    fn offline_parts(&self, config: Config, topology: Topology, keys: ClusterKeys) -> Parts {
-        let arm = self.arm(&config);
+    fn offline_parts(&self, config: Config, topology: Topology, keys: ClusterKeys) -> Result<Parts, SessionError> {
+        let azure = topology.provider.makes_machines().then(|| {
+            let arm = self.arm(&config);
+            let subscription = arm.subscription().unwrap_or_default().to_owned();
+            (arm, subscription)
+        });
+        let world = &self.settings.world;
+        let bastions = if azure.is_none() { &config.ssh.bastions[..] } else { &[] };
+        let user_keys = UserKeys::read(world, bastions, &topology).map_err(SessionError::Failed)?;
+        let ssh_world = user_keys.behind(world, bastions).map_err(|failure| SessionError::Failed(vec![failure]))?;
         let from_config: Vec<String> = config.azure.ssh_allowed_from.iter().map(ToString::to_string).collect();
         let own = self.settings.own_address.iter().cloned().collect();
-        Parts {
-            world: self.settings.world.clone(),
+        Ok(Parts {
+            world: world.clone(),
             environment: self.environment.clone(),
             topology,
             keys,
             owner: config.metadata.owner.clone().unwrap_or_else(|| self.settings.owner.clone()),
             ssh_from: if from_config.is_empty() { own } else { from_config },
-            subscription: arm.subscription().unwrap_or_default().to_owned(),
-            arm,
+            azure,
             inventory: Inventory::default(),
+            user_keys,
+            ssh_world,
             with_children: self.settings.with_children,
             config,
-        }
+        })
     }
 
-    /// The parts of a deployment, with a look at what exists in Azure.
+    /// The parts of a deployment, with a look at what exists in Azure if Azure makes the machines.
     async fn parts(
         &self,
         config: Config,
@@ -342,24 +373,32 @@ impl Session {
         keys: ClusterKeys,
         state: &State,
     ) -> Result<Parts, SessionError> {
-        let topology = topology_of(&config, cluster, state);
-        let mut parts = self.offline_parts(config, topology, keys);
-        let call = Call::within(LOOK_PATIENCE);
-        preflight::subscription(&parts.arm, call)
-            .await
-            .map_err(failed)?
-            .map_err(|finding| SessionError::Failed(vec![Failure::refused(finding.to_string())]))?;
-        parts.subscription = parts.arm.subscription().unwrap_or_default().to_owned();
-        let ids = crate::azure::Ids::new(&parts.subscription, &parts.topology.names.resource_group);
-        parts.inventory = Inventory::take(&parts.arm, &ids, call).await.map_err(failed)?;
-        parts.topology.leaving = leaving(&parts.topology, &parts.inventory);
+        let mut topology = topology_of(&config, cluster, state);
+        topology.leaving = leaving_hosts(&topology, state);
+        let mut parts = self.offline_parts(config, topology, keys)?;
+        if let Some((arm, chosen)) = &mut parts.azure {
+            let call = Call::within(LOOK_PATIENCE);
+            *chosen = subscription(arm, call).await?;
+            let ids = crate::azure::Ids::new(&*chosen, &parts.topology.names.resource_group);
+            parts.inventory = Inventory::take(arm, &ids, call).await.map_err(failed)?;
+            parts.topology.leaving = leaving(&parts.topology, &parts.inventory);
+        }
         Ok(parts)
+    }
+
+    /// What is the case, as recorded; `None` if there never was anything.
+    fn state(&self) -> Result<Option<State>, SessionError> {
+        Ok(journal(&self.settings.home)?.map(|journal| journal.state()).transpose()?)
+    }
+
+    /// Whether a teardown has ended well, and nobody is at work.
+    fn is_over(&self, state: &State) -> bool {
+        recipe::is_torn_down(state) && !Journal::is_held(&self.settings.home)
     }
 
     /// Archives a teardown that ended well, if the program was killed before it could.
     fn put_away(&self) -> Result<Option<Finished>, SessionError> {
-        let Some((state, _)) = self.recorded()? else { return Ok(None) };
-        if !recipe::is_torn_down(&state) || Journal::is_held(&self.settings.home) {
+        if !self.state()?.is_some_and(|state| self.is_over(&state)) {
             return Ok(None);
         }
         let status = status_of(&self.settings.home)?;
@@ -405,9 +444,40 @@ fn leaving(topology: &Topology, inventory: &Inventory) -> Vec<Leaving> {
             let address = interface.pointer("/properties/ipConfigurations/0/properties/privateIPAddress")?;
             address.as_str()?.parse().ok()
         });
-        topology.node(&name).is_none().then_some(Leaving { name, role, private_address: address })
+        topology.node(&name).is_none().then_some(Leaving { name, role, private_address: address, host: None })
     };
     inventory.of(Kind::VirtualMachine).values().filter(ours).filter_map(leaving).collect()
+}
+
+/// The hosts that were claimed and are not wanted any more, until they are given back.
+fn leaving_hosts(topology: &Topology, state: &State) -> Vec<Leaving> {
+    let leaving = claimed_hosts(state).into_iter().filter(|node| topology.node(&node.name).is_none());
+    let leaving = leaving.map(|node| Leaving {
+        name: node.name.clone(),
+        role: node.role,
+        private_address: Some(node.private_address),
+        host: Some(Box::new(node)),
+    });
+    leaving.collect()
+}
+
+/// The hosts that existed before and were claimed, or are about to be, as recorded.
+fn claimed_hosts(state: &State) -> Vec<Node> {
+    let recorded = state.settled.get(HOSTS).cloned().unwrap_or_default();
+    let mut nodes: Vec<Node> = serde_json::from_value(recorded).unwrap_or_default();
+    nodes.retain(|node| {
+        let begun = state.steps.get(&StepId::new(format!("machines/{}/ready", node.name)));
+        let gone = state.steps.get(&StepId::new(format!("k0s/{}/delete", node.name)));
+        let gone = gone.filter(|step| step.status == StepStatus::Completed).and_then(|step| step.ended_at);
+        gone.is_none() || gone < begun.and_then(|step| step.started_at)
+    });
+    nodes
+}
+
+/// The hosts of a run that follows a configuration: those that are wanted, and those that are not and are still ours.
+fn hosts_of(topology: &Topology) -> Vec<&Node> {
+    let leaving = topology.leaving.iter().filter_map(|leaving| leaving.host.as_deref());
+    topology.nodes.iter().filter(|node| node.host.is_some()).chain(leaving).collect()
 }
 
 /// The journal in a directory; `None` if there never was a cluster.
@@ -447,12 +517,15 @@ pub fn used_config(environment: &Environment) -> Result<Option<Config>, SessionE
 
 /// Where the environment in a directory stands, from its own records.
 pub fn status_of(home: &std::path::Path) -> Result<Status, SessionError> {
-    let Some(journal) = journal(home)? else { return Ok(views::status(&State::default(), None, None, false)) };
+    let Some(journal) = journal(home)? else {
+        return Ok(views::status(&State::default(), Provider::default(), None, false));
+    };
     let state = journal.state()?;
     let config = used_config(&Environment::new(home))?;
     let topology =
         config.as_ref().zip(cluster_id(&state)).map(|(config, cluster)| topology_of(config, &cluster, &state));
-    Ok(views::status(&state, config.as_ref(), topology.as_ref(), Journal::is_held(home)))
+    let provider = config.map(|config| config.provider).unwrap_or_default();
+    Ok(views::status(&state, provider, topology.as_ref(), Journal::is_held(home)))
 }
 
 /// What the configuration means for a cluster whose machines may have their places already.

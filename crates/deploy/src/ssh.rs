@@ -1,6 +1,7 @@
 //! SSH: connections with a pinned host key, commands, uploads and tunnels.
 //!
-//! A host key is never learnt from the network: it is made before the machine boots, and any other one is refused.
+//! A host key is never learnt from the network: it is made before the machine boots, or named by the configuration, and
+//! any other one is refused.
 
 use std::{
     borrow::Cow,
@@ -43,9 +44,9 @@ pub enum SshError {
         /// Why.
         cause: String,
     },
-    /// Somebody answered who is not the machine that we made.
+    /// Somebody answered who is not the machine that is meant.
     #[error(
-        "{host}: the SSH host key is not the one that was made for {node}: this is another machine, or somebody is in between"
+        "{host}: the SSH host key is not the one that {node} has: this is another machine, or somebody is in between"
     )]
     HostKey {
         /// The machine's address.

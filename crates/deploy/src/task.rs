@@ -7,7 +7,10 @@ use std::time::Duration;
 use engine::StepId;
 use serde::{Deserialize, Serialize};
 
-use crate::{config::Config, topology::Topology};
+use crate::{
+    config::{Config, Provider},
+    topology::Topology,
+};
 
 /// The stations of the road, as people see them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -33,6 +36,12 @@ impl Phase {
     /// The phases of a deployment, in order.
     pub const DEPLOY: [Self; 6] =
         [Self::Prepare, Self::Infrastructure, Self::Machines, Self::Mesh, Self::K0s, Self::K0rdent];
+
+    /// The phases of a deployment on machines of this provider, in order.
+    pub fn of(provider: Provider) -> impl Iterator<Item = Self> {
+        let needs_machines = |phase: &Self| matches!(phase, Self::Infrastructure | Self::Mesh);
+        Self::DEPLOY.into_iter().filter(move |phase| provider.makes_machines() || !needs_machines(phase))
+    }
 
     /// Its name in files and on the command line.
     pub const fn name(self) -> &'static str {
@@ -132,6 +141,8 @@ pub enum Task {
     K0rdentGone,
     /// Reset k0s on a machine.
     ResetMachine(usize),
+    /// Give a host back that existed before.
+    Release(usize),
     /// Look whether the resource group can go as a whole: ours alone, and not locked.
     CheckGroup,
     /// Ask the cluster for child clusters, for so long and no longer.
@@ -165,7 +176,8 @@ impl Task {
             | Self::Controller(node)
             | Self::Worker(node)
             | Self::HomeKubeconfig(node)
-            | Self::ResetMachine(node) => Some(node),
+            | Self::ResetMachine(node)
+            | Self::Release(node) => Some(node),
             _ => None,
         }
     }
@@ -203,6 +215,7 @@ impl Task {
             | Self::DeleteNamespace
             | Self::K0rdentGone
             | Self::ResetMachine(_)
+            | Self::Release(_)
             | Self::CheckGroup
             | Self::Survey
             | Self::K0sGone
@@ -251,6 +264,7 @@ impl Task {
             Self::DeleteNamespace => "namespace",
             Self::K0rdentGone => "k0rdent-gone",
             Self::ResetMachine(_) => "k0s",
+            Self::Release(_) => "release",
             Self::CheckGroup => "check",
             Self::Survey => "child-clusters",
             Self::DeleteResourceGroup | Self::TryResourceGroup | Self::RequestDeletion => "resource-group",
@@ -272,9 +286,12 @@ impl Task {
     /// What it is about, for people.
     pub fn title(self, config: &Config, topology: &Topology) -> String {
         let names = &topology.names;
+        let makes_machines = topology.provider.makes_machines();
         let node = self.machine(topology).unwrap_or_default();
         match self {
+            Self::Documents if !makes_machines => "OpenSSH configuration".to_owned(),
             Self::Documents => "keys and cloud-init documents".to_owned(),
+            Self::Preflight if !makes_machines => "preflight: are the hosts fit".to_owned(),
             Self::Preflight => format!("preflight: will Azure let us in {}", config.azure.location),
             Self::ResourceGroup => format!("resource group {}", names.resource_group),
             Self::SshKey => format!("SSH key {}", names.ssh_key),
@@ -284,6 +301,7 @@ impl Task {
             Self::Interface(_) => format!("network interface of {node}"),
             Self::Machine(_) => format!("virtual machine {node}"),
             Self::Provisioned(_) => format!("provisioning of {node}"),
+            Self::Ready(_) if !makes_machines => format!("{node} answers SSH and is ours"),
             Self::Ready(_) => format!("SSH and cloud-init on {node}"),
             Self::MeshMember(_) => format!("WireGuard on {node}"),
             Self::MeshOperator => "the operator's WireGuard configuration".to_owned(),
@@ -300,6 +318,7 @@ impl Task {
             Self::Management => "k0rdent Management".to_owned(),
             Self::Drain(_) => format!("workloads moved away from {node}"),
             Self::LeaveEtcd(_) => format!("{node} leaves etcd"),
+            Self::DeleteMachine(_) if !makes_machines => format!("{node} given back"),
             Self::DeleteMachine(_) => format!("virtual machine {node} deleted"),
             Self::ChildClusters => "no child clusters".to_owned(),
             Self::DeleteManagement => "k0rdent Management deleted".to_owned(),
@@ -308,6 +327,7 @@ impl Task {
             Self::DeleteNamespace => format!("namespace {} deleted", config.software.k0rdent.namespace),
             Self::K0rdentGone => "nothing of k0rdent is left".to_owned(),
             Self::ResetMachine(_) => format!("k0s reset on {node}"),
+            Self::Release(_) => format!("{node} given back"),
             Self::CheckGroup => "safety check".to_owned(),
             Self::Survey => "child clusters asked for".to_owned(),
             Self::K0sGone => "nothing of k0s is left".to_owned(),
@@ -342,7 +362,7 @@ impl Task {
             Self::DeleteManagement => 60,
             Self::DeleteLeftBehind => 30,
             Self::K0rdentGone | Self::K0sGone => 2,
-            Self::DeleteChart | Self::DeleteNamespace | Self::ResetMachine(_) => 15,
+            Self::DeleteChart | Self::DeleteNamespace | Self::ResetMachine(_) | Self::Release(_) => 15,
             Self::DeleteResourceGroup | Self::TryResourceGroup => 120,
             Self::CheckGroup | Self::Survey | Self::RequestDeletion | Self::DeleteRest => 2,
             Self::Evidence => 3,
@@ -372,7 +392,7 @@ impl Task {
             Self::DeleteMachine(_) => 1200,
             Self::DeleteManagement | Self::DeleteLeftBehind => 900,
             Self::K0rdentGone | Self::K0sGone => 300,
-            Self::DeleteChart | Self::DeleteNamespace | Self::ResetMachine(_) => 600,
+            Self::DeleteChart | Self::DeleteNamespace | Self::ResetMachine(_) | Self::Release(_) => 600,
             Self::ChildClusters | Self::DeleteResourceGroup | Self::TryResourceGroup | Self::DeleteRest => {
                 minutes(timeouts.reset_minutes)
             }

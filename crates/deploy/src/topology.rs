@@ -1,7 +1,7 @@
 //! What the configuration means for one cluster: its machines with their names, zones and addresses, and the names of
 //! everything in Azure. Computed once; pure.
 
-use crate::config::{Config, MESH_FIRST_NODE_OFFSET, SUBNET_FIRST_NODE_OFFSET};
+use crate::config::{Config, Host, MESH_FIRST_NODE_OFFSET, Provider, SUBNET_FIRST_NODE_OFFSET};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -128,9 +128,17 @@ pub struct Node {
     pub runs_workloads: bool,
     /// Whether it is the first controller, whom the others join.
     pub leader: bool,
+    /// The host that it is, if it existed before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Host>,
 }
 
 impl Node {
+    /// Where the operator reaches its ports: in the mesh, or where its SSH answers if there is no mesh.
+    pub fn operator_side_address(&self) -> String {
+        self.host.as_ref().map_or_else(|| self.mesh_address.to_string(), |host| host.address.clone())
+    }
+
     /// Name of its public address in Azure.
     pub fn public_ip_name(&self) -> String {
         public_ip_name(&self.name)
@@ -192,6 +200,9 @@ pub struct Topology {
     /// Machines that exist and are not wanted any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaving: Vec<Leaving>,
+    /// Where the machines come from.
+    #[serde(default)]
+    pub provider: Provider,
 }
 
 /// A machine that is to leave the cluster.
@@ -203,6 +214,9 @@ pub struct Leaving {
     pub role: Role,
     /// Its address in the virtual network, as far as it is known.
     pub private_address: Option<Ipv4Addr>,
+    /// What it was in the cluster, if it is a host that existed before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Box<Node>>,
 }
 
 impl Topology {
@@ -264,6 +278,7 @@ pub fn topology_at(config: &Config, cluster_id: &ClusterId, taken: &Positions) -
         mesh_port: config.network.mesh_port.unwrap_or_else(|| mesh_port(cluster_id)),
         names: Names::of(cluster_id),
         leaving: Vec::new(),
+        provider: config.provider,
     }
 }
 
@@ -278,6 +293,9 @@ fn node(config: &Config, role: Role, index: u16, position: u32) -> Node {
         }
         Role::Worker => (&config.cluster.workers.zones, &config.vm_sizing.worker.size, true),
     };
+    let mut hosts = config.hosts.iter().filter(|host| config.provider == Provider::Ssh && host.role == role);
+    let host = hosts.nth(usize::from(index) - 1).cloned();
+    let in_subnet = address(config.network.subnet_prefix, SUBNET_FIRST_NODE_OFFSET + position);
     Node {
         name: node_name(role, index),
         position,
@@ -286,10 +304,11 @@ fn node(config: &Config, role: Role, index: u16, position: u32) -> Node {
         zone: zones.iter().cycle().nth(usize::from(index) - 1).copied().unwrap_or(1),
         allowed_zones: zones.clone(),
         mesh_address: address(config.network.wireguard_network, MESH_FIRST_NODE_OFFSET + position),
-        private_address: address(config.network.subnet_prefix, SUBNET_FIRST_NODE_OFFSET + position),
+        private_address: host.as_ref().and_then(Host::private_address).unwrap_or(in_subnet),
         size: size.clone(),
         runs_workloads,
         leader: role == Role::Controller && index == 1,
+        host,
     }
 }
 

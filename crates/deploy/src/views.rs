@@ -7,7 +7,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::{
-    config::Config,
+    config::Provider,
     plan::Difference,
     recipe,
     steps::k0rdent::ManagementSeen,
@@ -68,14 +68,14 @@ pub struct NodeStatus {
     pub name: String,
     /// `controller` or `worker`.
     pub role: String,
-    /// Its availability zone.
-    pub zone: u64,
-    /// Its address on the internet.
+    /// Its availability zone; absent for a host that existed before.
+    pub zone: Option<u64>,
+    /// Its address on the internet, or where its SSH answers.
     pub public_ip: Option<String>,
     /// Its address in the virtual network.
     pub private_ip: String,
-    /// Its address in the mesh.
-    pub mesh_ip: String,
+    /// Its address in the mesh, if there is one.
+    pub mesh_ip: Option<String>,
     /// `absent`, `creating`, `booting`, `ready`, `joined` or `failed`.
     pub state: &'static str,
 }
@@ -109,9 +109,10 @@ pub struct FailedStep {
 }
 
 /// Where the environment stands. `active`: a run holds the journal right now.
-pub fn status(state: &State, config: Option<&Config>, topology: Option<&Topology>, active: bool) -> Status {
-    let phases: Vec<PhaseStatus> = Phase::DEPLOY.iter().map(|phase| phase_status(state, *phase, active)).collect();
-    let complete = Phase::DEPLOY.iter().zip(&phases).take_while(|(_, status)| status.status == "completed");
+pub fn status(state: &State, provider: Provider, topology: Option<&Topology>, active: bool) -> Status {
+    let known: Vec<Phase> = Phase::of(provider).collect();
+    let phases: Vec<PhaseStatus> = known.iter().map(|phase| phase_status(state, *phase, active)).collect();
+    let complete = known.iter().zip(&phases).take_while(|(_, status)| status.status == "completed");
     let deletion_since = recipe::deletion_under_way(state);
     let phase = match deletion_since {
         Some(_) => "deleting",
@@ -131,10 +132,9 @@ pub fn status(state: &State, config: Option<&Config>, topology: Option<&Topology
             None => "killed",
         },
     });
-    let nodes = match (config, topology) {
-        (Some(_), Some(topology)) => (0..topology.nodes.len()).map(|node| node_status(state, topology, node)).collect(),
-        _ => Vec::new(),
-    };
+    let nodes = topology.map_or_else(Vec::new, |topology| {
+        (0..topology.nodes.len()).map(|node| node_status(state, topology, node)).collect()
+    });
     let management = topology
         .and_then(|topology| state.output(&Task::Management.id(topology)))
         .and_then(|output| serde_json::from_value(output.clone()).ok());
@@ -206,6 +206,7 @@ fn held(step: &StepState) -> bool {
 
 fn node_status(state: &State, topology: &Topology, node: usize) -> NodeStatus {
     let planned = &topology.nodes[node];
+    let is_made = planned.host.is_none();
     let step = |task: Task| state.steps.get(&task.id(topology));
     let complete = |task: Task| step(task).is_some_and(|step| step.status == StepStatus::Completed || held(step));
     let joined = [Task::Leader(node), Task::Controller(node), Task::Worker(node)].into_iter().any(complete);
@@ -215,7 +216,7 @@ fn node_status(state: &State, topology: &Topology, node: usize) -> NodeStatus {
         () if failed => "failed",
         () if joined => "joined",
         () if complete(Task::Ready(node)) => "ready",
-        () if complete(Task::Machine(node)) => "booting",
+        () if is_made && complete(Task::Machine(node)) => "booting",
         () if of_node.clone().any(|step| step.started_at.is_some()) => "creating",
         () => "absent",
     };
@@ -223,10 +224,13 @@ fn node_status(state: &State, topology: &Topology, node: usize) -> NodeStatus {
     NodeStatus {
         name: planned.name.clone(),
         role: planned.role.name().to_owned(),
-        zone: output(Task::Provisioned(node), "zone").as_u64().unwrap_or(u64::from(planned.zone)),
-        public_ip: output(Task::PublicAddress(node), "public_address").as_str().map(str::to_owned),
+        zone: is_made.then(|| output(Task::Provisioned(node), "zone").as_u64().unwrap_or(u64::from(planned.zone))),
+        public_ip: match &planned.host {
+            Some(host) => Some(host.address.clone()),
+            None => output(Task::PublicAddress(node), "public_address").as_str().map(str::to_owned),
+        },
         private_ip: planned.private_address.to_string(),
-        mesh_ip: planned.mesh_address.to_string(),
+        mesh_ip: is_made.then(|| planned.mesh_address.to_string()),
         state: machine_state,
     }
 }
@@ -242,8 +246,8 @@ pub struct PlanView {
     pub steps_to_run: usize,
     /// How long they usually take.
     pub expected_seconds: u64,
-    /// What they ask of Azure.
-    pub requests: Requests,
+    /// What they ask of Azure; absent if it makes no machine.
+    pub requests: Option<Requests>,
     /// What is not as it is recorded, and what the plan does about it.
     pub differences: Vec<Difference>,
     /// The phases.
@@ -326,7 +330,11 @@ impl PlanView {
             cluster_id: cluster.map(ToString::to_string),
             steps_to_run: plan.to_run(),
             expected_seconds: plan.usual().as_secs(),
-            requests: Requests::of(plan),
+            requests: plan
+                .steps
+                .iter()
+                .any(|step| step.phase == Phase::Infrastructure.name())
+                .then(|| Requests::of(plan)),
             differences: differences.to_vec(),
             phases: Phase::DEPLOY.iter().map(phase).filter(|phase| phase.steps > 0).collect(),
             steps: plan.steps.iter().map(PlannedStepView::of).collect(),

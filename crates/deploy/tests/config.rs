@@ -339,11 +339,85 @@ fn the_reference_names_every_key() {
     | `metadata.description` | `""` | What this configuration is for. |
     | `metadata.owner` | not set | Who owns the cluster: the `owner` tag in Azure. Not set: the person who deploys. |
     | `protect` | `false` | Refuse to reset this cluster while true. |
-    | `azure.subscription_id` | not set | The subscription's id. Not set: the only one that the credential can see. |
+    | `provider` | `"azure"` | Where the machines come from: azure makes them, ssh takes the hosts that are listed. |
     "#);
     assert_eq!(
-        reference.lines().count() - 2,
+        reference.lines().skip(2).filter(|line| !line.contains("[].")).count(),
         render(&loaded("")).lines().filter(|line| !line.trim_end().ends_with(':')).count()
     );
     assert_eq!(sha256(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+}
+
+#[test]
+fn hosts_are_checked_like_everything_else() {
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJbhYf3pTSCPnbNJqYx9vLTzs7uyHyRR8SOELcDNYiEQ me@here";
+    let host = |role: &str, more: &str| format!("{{role: {role}, user: ada, key: /k, host_key: {key}, {more}}}");
+    let ssh = |hosts: &[String]| format!("provider: ssh\nhosts: [{}]\n", hosts.join(", "));
+    let good = ssh(&[
+        host("controller", "address: 192.0.2.1"),
+        host("worker", "address: w.example.org, private_address: 10.0.0.2"),
+    ]);
+    let config = loaded(&good);
+    assert_eq!((config.cluster.controllers.count, config.cluster.workers.count), (1, 1));
+    assert_eq!(loaded(&render(&config)), config);
+
+    let bad = [
+        ssh(&[]),
+        ssh(&[host("worker", "address: 192.0.2.1")]),
+        ssh(&[host("leader", "address: 192.0.2.1")]),
+        ssh(&["{role: controller, adress: 192.0.2.1, host_key: ssh-rsa AAAA}".to_owned()]),
+        ssh(&[
+            host("controller", "address: 192.0.2.1"),
+            host("worker", "address: 192.0.2.1"),
+            host("worker", "address: w"),
+        ]),
+        ssh(&[host("controller", "address: 'a b', port: 0, private_address: 10.96.1.1")]),
+        ssh(&["{role: controller, address: 192.0.2.1, user: 'a;b', key: k, host_key: ssh-ed25519 A}".to_owned()]),
+        format!("{good}cluster: {{workers: {{count: 3}}}}\n"),
+        good.replace("provider: ssh", "provider: azure"),
+        good.replace("provider: ssh", "provider: gcp"),
+        format!("{good}ssh: {{bastions: [{{address: b}}]}}\n"),
+    ];
+    let found: Vec<String> = bad
+        .iter()
+        .map(|text| {
+            let problems = deploy::config::load(text).map(|loaded| loaded.warnings).unwrap_or_else(|problems| problems);
+            problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        })
+        .collect();
+    insta::assert_snapshot!(found.join("\n\n"), @r#"
+    2:8: hosts: there must be at least 1 controller
+    2:8: hosts: without workers, the controllers run workloads too
+
+    2:8: hosts: there must be at least 1 controller
+
+    2:16: hosts[0].role: "leader" is not controller or worker
+
+    2:9: hosts[0].address: is missing: Where its SSH answers: an address or a name.
+    2:9: hosts[0].user: is missing: Who logs in: somebody who may use sudo without a password.
+    2:9: hosts[0].key: is missing: The file of that user's private key, without a passphrase.
+    2:28: hosts[0].adress: unknown key; did you mean hosts[].address?
+    2:57: hosts[0].host_key: is not a line such as `ssh-ed25519 AAAA...`; `cat /etc/ssh/ssh_host_ed25519_key.pub` on the host prints it
+
+    2:313: hosts[1].address: 192.0.2.1:22 is there twice
+    2:469: hosts[2].address: "w" is a name, and Kubernetes needs an address: say private_address
+
+    2:8: hosts: without workers, the controllers run workloads too
+    2:157: hosts[0].address: "a b" is neither an address nor a name
+    2:170: hosts[0].port: a port is a number from 1 to 65535
+    2:190: hosts[0].private_address: 10.96.1.1 is inside network.service_cidr 10.96.0.0/12
+
+    2:79: hosts[0].host_key: is not a line such as `ssh-ed25519 AAAA...`; `cat /etc/ssh/ssh_host_ed25519_key.pub` on the host prints it
+
+    3:28: cluster.workers.count: 1 are in the list of hosts; leave this out
+
+    2:8: hosts: are for `provider: ssh`
+
+    1:11: provider: "gcp" is not azure or ssh
+    2:8: hosts: are for `provider: ssh`
+
+    3:18: ssh.bastions[0].user: is missing: Who logs in.
+    3:18: ssh.bastions[0].key: is missing: The file of that user's private key, without a passphrase.
+    3:18: ssh.bastions[0].host_key: is missing: Its public Ed25519 key, as in its /etc/ssh/ssh_host_ed25519_key.pub.
+    "#);
 }

@@ -23,7 +23,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Start", &["init", "config"]),
     ("Try it out", &["rehearse", "twin"]),
     ("Run", &["plan", "deploy", "uninstall", "reset", "unlock"]),
-    ("Look", &["status", "events", "state", "leftovers", "history"]),
+    ("Look", &["check", "status", "events", "state", "leftovers", "history"]),
     ("Cluster", &["ssh", "kubeconfig", "exec"]),
     ("Other", &["version", "completions", "help"]),
 ];
@@ -35,6 +35,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("config", &["k0rdentctl config validate"]),
     ("config validate", &["k0rdentctl config validate --config my.yaml"]),
     ("config show", &["k0rdentctl config show --output json"]),
+    ("check", &["k0rdentctl check", "k0rdentctl check --output json"]),
     ("plan", &["k0rdentctl plan"]),
     ("deploy", &["k0rdentctl deploy", "k0rdentctl deploy -y --until machines"]),
     ("uninstall", &["k0rdentctl uninstall k0rdent"]),
@@ -148,6 +149,8 @@ pub(crate) enum Command {
     /// Check or show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Show what stands in the way of deploy
+    Check,
     /// Show what deploy would do, and touch nothing
     Plan,
     /// Create the cluster, or continue where it was
@@ -510,6 +513,7 @@ mod tests {
       unlock       Take over from a run that is out of reach
 
     Look:
+      check        Show what stands in the way of deploy
       status       Show the cluster and what to do next
       events       Show what happened
       state        Check or export the environment's records

@@ -12,7 +12,7 @@ use deploy::{
     azure::{Credentials, Endpoints},
     config::Config,
     http::HttpClient,
-    seam::{Network, Stream, Tcp, World},
+    seam::{Disk, Files, Network, Stream, Tcp, World},
     secret::Secret,
     session::{Session, Settings},
     task::Phase,
@@ -75,9 +75,45 @@ pub(crate) enum Login<'a> {
     NotNeeded,
 }
 
+impl<'a> Login<'a> {
+    /// For a cluster of this configuration; if nobody knows it, somebody may have to be logged in.
+    pub(crate) fn of(config: Option<&'a Config>) -> Self {
+        match config {
+            Some(config) if !config.provider.makes_machines() => Self::NotNeeded,
+            config => Self::Needed(config.and_then(|config| config.azure.tenant_id.as_deref())),
+        }
+    }
+}
+
+/// The files of the one who runs this: `~/` is their home.
+struct UserFiles {
+    home: Option<PathBuf>,
+}
+
+impl UserFiles {
+    fn path(&self, path: &Path) -> PathBuf {
+        match (path.strip_prefix("~"), &self.home) {
+            (Ok(rest), Some(home)) => home.join(rest),
+            _ => path.to_owned(),
+        }
+    }
+}
+
+impl Files for UserFiles {
+    fn read_to_string(&self, path: &Path) -> io::Result<String> {
+        Disk.read_to_string(&self.path(path))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn io::Read + Send>> {
+        Disk.open(&self.path(path))
+    }
+}
+
 /// The world that the options name.
 pub(crate) fn reach(context: &Context) -> Result<Reach, CommandError> {
     let world = World::real().map_err(|error| CommandError::failed(format!("no randomness: {error}")))?;
+    let files = UserFiles { home: context.surroundings.variable("HOME").map(PathBuf::from) };
+    let world = World { files: Arc::new(files), ..world };
     let Some(directory) = &context.global.twin else {
         return Ok(Reach { world, endpoints: azure(context)?, twin: None });
     };
@@ -162,7 +198,7 @@ impl Reach {
 
     /// The range from which SSH is allowed if the configuration does not say: our own address.
     pub(crate) async fn own_address(&self, context: &Context, config: &Config) -> Result<Option<String>, CommandError> {
-        if !config.azure.ssh_allowed_from.is_empty() {
+        if !config.azure.ssh_allowed_from.is_empty() || !config.provider.makes_machines() {
             return Ok(None);
         }
         if self.twin.is_some() {

@@ -13,7 +13,7 @@ pub use stage::{Stage, credentials};
 use std::path::Path;
 
 use deploy::{
-    config::Config,
+    config::{Config, Provider},
     session::{Session, SessionError, Teardown, Watching},
     task::Phase,
 };
@@ -53,12 +53,17 @@ pub fn runtime(seed: u64) -> tokio::runtime::Builder {
 
 /// Deploys and resets on a new world, on a [`runtime`] of the caller's.
 pub async fn rehearse(script: &Script<'_>) -> Result<Report, SessionError> {
-    let stage = Stage::new(script.seed).with_files_of(script.config);
+    let (stage, config) = Stage::new(script.seed).with_hosts_of(script.config);
+    // What a later command reads is what this one was told.
+    let config_text = match config.provider {
+        Provider::Azure => script.config_text.to_owned(),
+        Provider::Ssh => deploy::config::render(&config),
+    };
     stage.twin.with(|world| world.faults.active.clone_from(&script.faults));
     let session = Session::new(stage.settings(script.home, Phase::K0rdent));
     let watching = || Watching { stop: script.stop.clone(), listener: script.listener, faults: None };
 
-    let deployed = session.deploy(script.config_text, script.config, watching()).await;
+    let deployed = session.deploy(&config_text, &config, watching()).await;
     let mut report = Report::of_deployment(&stage, &session, &deployed)?;
     // A refused rehearsal has nothing to take down; a failed one shows that the teardown works from there.
     let torn_down = session.reset(&Teardown::default(), watching()).await;

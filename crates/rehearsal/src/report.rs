@@ -110,7 +110,8 @@ impl Report {
         let state = session.recorded()?.map(|(state, _)| state).unwrap_or_default();
         let epoch = twin::Options::default().epoch;
         let since = |at: Option<time::OffsetDateTime>| at.map(|at| (at - epoch).as_seconds_f64());
-        let status = deploy::views::status(&state, None, None, false);
+        let provider = session.used_config()?.map(|config| config.provider).unwrap_or_default();
+        let status = deploy::views::status(&state, provider, None, false);
         let phases = status.phases.iter().map(|phase| PhaseReport {
             name: phase.name,
             status: phase.status,

@@ -1,7 +1,9 @@
 //! The twin behind the product's seam.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Read as _},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
@@ -9,11 +11,13 @@ use std::{
 use async_trait::async_trait;
 use deploy::{
     azure::{Credentials, Endpoints},
-    config::{Architecture, Config},
+    config::{Architecture, Config, HostKey},
+    keys::{ClusterKeys, openssh_private, openssh_public},
     seam::{Disk, Files, Network, Severable, Stream, World},
     secret::Secret,
     session::Settings,
     task::Phase,
+    topology::ClusterId,
 };
 use engine::{Clock, Holder, journal::Durability};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng as _};
@@ -54,11 +58,13 @@ struct StandIns {
     binary: Option<PathBuf>,
     content: Vec<u8>,
     bundle: Option<PathBuf>,
+    /// Private keys of those who log in to hosts that exist already.
+    keys: BTreeMap<PathBuf, Secret>,
 }
 
 impl Files for StandIns {
     fn read_to_string(&self, path: &Path) -> io::Result<String> {
-        Disk.read_to_string(path)
+        self.keys.get(path).map_or_else(|| Disk.read_to_string(path), |key| Ok(key.expose().to_owned()))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn io::Read + Send>> {
@@ -102,6 +108,11 @@ impl Stage {
     /// The product reads the files that a configuration names, of which the world gets its own: its machines run no
     /// real binary, and images are only weight there.
     pub fn with_files_of(mut self, config: &Config) -> Self {
+        self.set_files(config, BTreeMap::new());
+        self
+    }
+
+    fn set_files(&mut self, config: &Config, keys: BTreeMap<PathBuf, Secret>) {
         let k0s = &config.software.k0s;
         let architecture = match config.azure.vm_image.architecture() {
             Architecture::Arm64 => "arm64",
@@ -111,8 +122,57 @@ impl Stage {
             binary: k0s.binary.clone().map(PathBuf::from),
             content: twin::machine::stand_in_binary(&k0s.version, architecture),
             bundle: k0s.airgap_bundle.clone().map(PathBuf::from),
+            keys,
         });
-        self
+    }
+
+    /// Puts the hosts into the world that a configuration says exist already. Answers the configuration with keys that
+    /// are theirs: nobody's real keys are read, and the world's sshd have keys of their own.
+    pub fn with_hosts_of(mut self, config: &Config) -> (Self, Config) {
+        let (mut config, mut keys) = (config.clone(), BTreeMap::new());
+        if config.provider.makes_machines() {
+            return (self.with_files_of(&config), config);
+        }
+        let drawn = ClusterKeys::new(ClusterId::from_random(|| 0), [self.seed.to_le_bytes()[0]; 32]);
+        let mut authorize = |file: &str| {
+            let key = drawn.ssh_host(file);
+            keys.insert(PathBuf::from(file), openssh_private(&key));
+            openssh_public(&key)
+        };
+        let behind_bastion = !config.ssh.bastions.is_empty();
+        for (index, bastion) in config.ssh.bastions.iter_mut().enumerate() {
+            let number = u8::try_from(index + 1).unwrap_or(u8::MAX);
+            let host = twin::machine::Host {
+                name: format!("bastion-{number}"),
+                public_address: Some(Ipv4Addr::new(203, 0, 113, number)),
+                private_address: Ipv4Addr::new(198, 51, 100, number),
+                ssh_port: bastion.port,
+                user: bastion.user.clone(),
+                authorized_key: authorize(&bastion.key),
+            };
+            // The first is reached from outside, the others from the one before.
+            let address = if index == 0 { Ipv4Addr::new(203, 0, 113, number) } else { host.private_address };
+            bastion.address = address.to_string();
+            bastion.host_key = HostKey::new(&self.twin.with(|world| twin::machine::settle(world, host)));
+        }
+        for (index, host) in config.hosts.iter_mut().enumerate() {
+            let number = u8::try_from(index + 101).unwrap_or(u8::MAX);
+            let private_address = host.private_address().unwrap_or(Ipv4Addr::new(198, 51, 100, number));
+            let outside = host.address.parse().unwrap_or(Ipv4Addr::new(203, 0, 113, number));
+            let settled = twin::machine::Host {
+                name: format!("host-{}", index + 1),
+                public_address: (!behind_bastion).then_some(outside),
+                private_address,
+                ssh_port: host.port,
+                user: host.user.clone(),
+                authorized_key: authorize(&host.key),
+            };
+            host.address = if behind_bastion { private_address.to_string() } else { outside.to_string() };
+            host.private_address = Some(private_address);
+            host.host_key = HostKey::new(&self.twin.with(|world| twin::machine::settle(world, settled)));
+        }
+        self.set_files(&config, keys);
+        (self, config)
     }
 
     fn on(twin: Twin, seed: u64, chance: u64) -> Self {

@@ -13,8 +13,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    Latency, World,
-    kube::{self, ClusterId},
+    Latency, World, kube,
     machine::{Membership, memberships},
 };
 
@@ -57,8 +56,8 @@ pub fn critical_path(world: &World) -> CriticalPath {
     let components = seconds(kube::kcm_installation_path(world, first.cluster));
     let roads: Vec<Road> = members.into_iter().map(|member| road(world, member, chart + components)).collect();
 
-    let network = foundation(world, first.cluster);
-    let created = create(&roads, &network);
+    let network = foundation(world, &first);
+    let created = if first.was_there { vec![0.0; roads.len()] } else { create(&roads, &network) };
     let can_start: BTreeMap<&str, f64> =
         roads.iter().zip(&created).map(|(road, at)| (road.member.name.as_str(), at + road.until_k0s)).collect();
     let leader = roads.iter().find(|road| road.member.is_first);
@@ -94,12 +93,14 @@ pub fn critical_path(world: &World) -> CriticalPath {
     let schedulable = roads.iter().filter(|road| road.member.is_schedulable).map(alone).fold(f64::INFINITY, f64::min);
     let provisioned = latest(roads.iter().zip(&created).map(|(road, at)| at + road.provisioning));
 
-    let mut chain = vec![
-        ("resource group".to_owned(), network.group),
-        ("network".to_owned(), network.ready),
+    let mut chain = Vec::new();
+    if !first.was_there {
+        chain.extend([("resource group".to_owned(), network.group), ("network".to_owned(), network.ready)]);
+    }
+    chain.extend([
         (format!("{} can start k0s", first.name), can_start[first.name.as_str()]),
         (format!("API server on {}", first.name), leader_ready),
-    ];
+    ]);
     let mut end = nodes_ready.max(provisioned);
     if chart > 0.0 {
         let installed = leader_ready.max(schedulable) + chart;
@@ -130,6 +131,10 @@ fn road(world: &World, member: Membership, after_the_leader: f64) -> Road {
         (false, _) => take(Latency::K0sJoinWorker, name),
     };
     let download = if member.has_downloaded { take(Latency::K0sDownload, name) } else { 0.0 };
+    if member.was_there {
+        let (public_address, interface, provisioning, weight) = Default::default();
+        return Road { public_address, interface, until_k0s: download, provisioning, joining, weight, member };
+    }
     let until_k0s = take(Latency::Boot, name) + take(Latency::CloudInit, name) + download;
     let provisioning = take(Latency::VirtualMachinePut, name).max(take(Latency::Boot, name));
     let weight = until_k0s + joining + if member.is_first { after_the_leader + 1000.0 } else { 0.0 };
@@ -150,7 +155,10 @@ struct Foundation {
     ready: f64,
 }
 
-fn foundation(world: &World, _cluster: ClusterId) -> Foundation {
+fn foundation(world: &World, first: &Membership) -> Foundation {
+    if first.was_there {
+        return Foundation { group: 0.0, ready: 0.0 };
+    }
     let (group, network, rules) = crate::azure::foundation_latencies(world);
     let group = seconds(group);
     Foundation { group, ready: group + seconds(rules) + seconds(network) }

@@ -6,44 +6,45 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FaultKind {
-    /// The zone has no capacity for the machine (`ZonalAllocationFailed`). Target: `zone-1` or a machine.
+    /// The zone has no capacity for the machine (Azure documentation: `ZonalAllocationFailed`). Target: `zone-1` or a machine.
     Capacity,
-    /// The subscription's quota is smaller than usual (`OperationNotAllowed` on create; the usages endpoint says so).
+    /// The subscription's quota is smaller than usual (Azure documentation: `OperationNotAllowed` on create, and the usages say so).
     Quota,
-    /// ARM answers 429 with `Retry-After`.
+    /// ARM answers 429 with `Retry-After` (Azure documentation).
     Throttle,
-    /// A long-running operation ends in `Failed` (`InternalOperationError`). Target: a resource name. The deletion of a
-    /// resource group is undone half-way (`ResourceGroupDeletionBlocked`). Target: its name.
+    /// A long-running operation ends in `Failed` (Azure documentation: `InternalOperationError`). Target: a resource name.
+    /// The deletion of a resource group is undone half-way (Azure documentation: `ResourceGroupDeletionBlocked`). Target: its
+    /// name.
     OperationFailure,
-    /// Lists go on showing what was deleted for ten minutes. Target: a resource id.
+    /// Lists go on showing what was deleted (Azure documentation; guess: for ten minutes). Target: a resource id.
     StaleListing,
-    /// ARM answers 500 or 503.
+    /// ARM answers 500 or 503 (Azure documentation).
     ServerError,
-    /// The machine takes five times as long to boot.
+    /// The machine takes five times as long to boot (guess).
     SlowBoot,
-    /// The machine never opens its SSH port, and its create operation ends in `OSProvisioningTimedOut`.
+    /// The machine never opens its SSH port, and its create operation ends in `OSProvisioningTimedOut` (Azure documentation).
     BootFailure,
-    /// cloud-init ends with a module error.
+    /// cloud-init ends with a module error (cloud-init documentation).
     CloudInitError,
-    /// WireGuard's unit fails.
+    /// WireGuard's unit fails (observed with wg-quick under systemd).
     WireguardDown,
-    /// The SSH port refuses connections.
+    /// The SSH port refuses connections (observed while sshd starts).
     SshRefused,
-    /// The SSH port accepts and never answers.
+    /// The SSH port accepts and never answers (guess: a host that is out of memory).
     SshHang,
-    /// k0s starts, but never becomes ready (API server or node).
+    /// k0s starts, but never becomes ready, its API server or its node (guess).
     K0sNotReady,
-    /// The API server accepts requests and never answers them. Target: a path; discovery is `/apis`.
+    /// The API server accepts requests and never answers them (guess: etcd without a quorum). Target: a path; discovery is `/apis`.
     ApiServerHang,
-    /// One component of the Management object reports an error. Target: the component.
+    /// One component of the Management object reports an error (kcm source, `status.components`). Target: the component.
     ComponentFailure,
-    /// The Management object never becomes Ready.
+    /// The Management object never becomes Ready (guess).
     ManagementNotReady,
-    /// The Management object reports another release than the wanted one.
+    /// The Management object reports another release than the wanted one (guess).
     WrongRelease,
-    /// A child cluster's deletion does not go on: its finalizer stays, and so do its machines. Target: the child cluster.
+    /// A child cluster's deletion does not go on: its finalizer stays, and so do its machines (guess, after reports in kcm issues). Target: the child cluster.
     ChildDeletionHang,
-    /// When k0rdent's chart goes, an object stays whose finalizer nobody clears any more.
+    /// When k0rdent's chart goes, an object stays whose finalizer nobody clears any more (guess, after reports in kcm issues).
     FinalizerStuck,
 }
 

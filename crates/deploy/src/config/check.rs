@@ -1,7 +1,8 @@
 //! What must hold between and within settings beyond their types. Pure: nothing is asked of the world.
 
 use super::read::Reading;
-use super::{Architecture, Config, Problem, Severity};
+use super::{Architecture, Config, Problem, Provider, Severity};
+use crate::topology::Role;
 use ipnet::Ipv4Net;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -20,16 +21,27 @@ const RESERVED_USERS: &str = "administrator admin user user1 test user2 test1 us
 const VXLAN_PORT: u16 = 4789;
 
 /// Every problem of `config`, except with keys that reading rejected already.
-pub(super) fn check(config: &Config, reading: &Reading) -> Vec<Problem> {
+pub(super) fn check(config: &mut Config, reading: &Reading) -> Vec<Problem> {
+    let declared = [config.cluster.controllers.count, config.cluster.workers.count];
+    if config.provider == Provider::Ssh && !reading.rejected.contains("hosts") {
+        let count = |role: Role| config.hosts.iter().filter(|host| host.role == role).count();
+        let count = |role: Role| u16::try_from(count(role)).unwrap_or(u16::MAX);
+        (config.cluster.controllers.count, config.cluster.workers.count) =
+            (count(Role::Controller), count(Role::Worker));
+    }
+    let config = &*config;
     let mut checker = Checker { config, reading, problems: Vec::new() };
     checker.texts();
     checker.sources();
-    checker.azure();
-    checker.sizes();
+    checker.hosts(declared);
     checker.cluster();
-    checker.zones("cluster.controllers.zones", &config.cluster.controllers.zones);
-    checker.zones("cluster.workers.zones", &config.cluster.workers.zones);
     checker.ranges();
+    if config.provider.makes_machines() {
+        checker.azure();
+        checker.sizes();
+        checker.zones("cluster.controllers.zones", &config.cluster.controllers.zones);
+        checker.zones("cluster.workers.zones", &config.cluster.workers.zones);
+    }
     checker.room();
     checker.packets();
     checker.timeouts();
@@ -111,6 +123,74 @@ impl Checker<'_> {
         }
     }
 
+    /// Hosts that exist already.
+    fn hosts(&mut self, declared: [u16; 2]) {
+        let Config { provider, hosts, cluster, network, ssh, .. } = self.config;
+        if *provider != Provider::Ssh {
+            if !hosts.is_empty() {
+                self.error(&["hosts"], "hosts are for `provider: ssh`");
+            }
+            return;
+        }
+        let counted = [cluster.controllers.count, cluster.workers.count];
+        for (index, key) in ["cluster.controllers.count", "cluster.workers.count"].into_iter().enumerate() {
+            if self.is_given(key) && declared[index] != counted[index] && !self.reading.rejected.contains("hosts") {
+                let message = format!("{} are in the list of hosts; leave this out", counted[index]);
+                self.error(&[key], message);
+            }
+        }
+        let (mut places, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+        for (index, host) in hosts.iter().enumerate() {
+            let key = |name: &str| format!("hosts[{index}].{name}");
+            self.login(&format!("hosts[{index}]"), [&host.address, &host.user, &host.key], host.port);
+            if !places.insert((&host.address, host.port)) {
+                self.error(&[&key("address")], format!("{}:{} is there twice", host.address, host.port));
+                continue;
+            }
+            let Some(address) = host.private_address() else {
+                let message =
+                    format!("{:?} is a name, and Kubernetes needs an address: say private_address", host.address);
+                self.error(&[&key("address")], message);
+                continue;
+            };
+            let keys = [key("private_address"), key("address")];
+            let keys = keys.each_ref().map(String::as_str);
+            if !addresses.insert(address) {
+                self.error(&keys, format!("{address} belongs to another host of the list too"));
+            }
+            let ranges = [("network.pod_cidr", network.pod_cidr), ("network.service_cidr", network.service_cidr)];
+            for (other, range) in ranges.into_iter().filter(|(_, range)| range.contains(&address)) {
+                self.error(&keys, format!("{address} is inside {other} {range}"));
+            }
+        }
+        for (index, bastion) in ssh.bastions.iter().enumerate() {
+            let login = [bastion.address.as_str(), &bastion.user, &bastion.key];
+            self.login(&format!("ssh.bastions[{index}]"), login, bastion.port);
+        }
+    }
+
+    /// Where somebody logs in: address, user and key.
+    fn login(&mut self, path: &str, login: [&str; 3], port: u16) {
+        let [address, user, key] = login;
+        let is_word = |text: &str, others: &str| {
+            !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
+        };
+        if !is_word(address, "-_.:") {
+            self.error(&[&format!("{path}.address")], format!("{address:?} is neither an address nor a name"));
+        }
+        if !is_word(user, "-_.") || user.starts_with('-') {
+            self.error(&[&format!("{path}.user")], format!("{user:?} is not a user's name"));
+        }
+        if port == 0 {
+            self.error(&[&format!("{path}.port")], "a port is a number from 1 to 65535");
+        }
+        if !key.starts_with("~/")
+            && let Err(message) = absolute_path(key)
+        {
+            self.error(&[&format!("{path}.key")], message);
+        }
+    }
+
     /// The binary has one source.
     fn sources(&mut self) {
         let k0s = &self.config.software.k0s;
@@ -155,22 +235,26 @@ impl Checker<'_> {
     fn cluster(&mut self) {
         let controllers = &self.config.cluster.controllers;
         let count = controllers.count;
+        let [controllers_key, workers_key] = match self.config.provider {
+            Provider::Azure => ["cluster.controllers.count", "cluster.workers.count"],
+            Provider::Ssh => ["hosts"; 2],
+        };
         if count == 0 {
-            self.error(&["cluster.controllers.count"], "there must be at least 1 controller");
+            self.error(&[controllers_key], "there must be at least 1 controller");
         } else if count.is_multiple_of(2) {
             let fewer = count - 1;
             let message = format!("{count} controllers survive no more failures than {fewer}; take an odd number");
-            self.warning(&["cluster.controllers.count"], message);
+            self.warning(&[controllers_key], message);
         }
         if self.config.cluster.workers.count > 0 {
             return;
         }
         match controllers.run_workloads {
             Some(false) => {
-                let keys = ["cluster.controllers.run_workloads", "cluster.workers.count"];
+                let keys = ["cluster.controllers.run_workloads", workers_key];
                 self.error(&keys, "nothing would run workloads: there are no workers and controllers may not");
             }
-            _ => self.warning(&["cluster.workers.count"], "without workers, the controllers run workloads too"),
+            _ => self.warning(&[workers_key], "without workers, the controllers run workloads too"),
         }
     }
 
@@ -198,6 +282,9 @@ impl Checker<'_> {
             ("network.pod_cidr", network.pod_cidr),
             ("network.service_cidr", network.service_cidr),
         ];
+        // Hosts that exist already have a network of their own.
+        let makes_machines = self.config.provider.makes_machines();
+        let ranges = if makes_machines { &ranges[..] } else { &ranges[2..] };
         for (index, (second_key, second)) in ranges.iter().enumerate() {
             if is_special(second) {
                 self.error(&[second_key], format!("{second} has another use on every host; take a private range"));
@@ -214,6 +301,9 @@ impl Checker<'_> {
                 let [(key, range), (other_key, other)] = pair;
                 self.error(&[key, other_key], format!("{range} overlaps with {other_key} {other}"));
             }
+        }
+        if !makes_machines {
+            return;
         }
         let (subnet, vnet) = (network.subnet_prefix, network.vnet_prefix);
         if !vnet.contains(&subnet) {
@@ -240,7 +330,8 @@ impl Checker<'_> {
             (Severity::Error, "network.subnet_prefix", network.subnet_prefix, nodes + SUBNET_RESERVED),
             (Severity::Warning, "network.pod_cidr", network.pod_cidr, nodes * 256),
         ];
-        for (severity, key, range, needed) in demands {
+        let made = if self.config.provider.makes_machines() { 0 } else { 2 };
+        for (severity, key, range, needed) in demands.into_iter().skip(made) {
             if needed <= size_of(&range) {
                 continue;
             }

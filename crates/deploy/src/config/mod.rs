@@ -10,6 +10,7 @@ pub(crate) use check::{MESH_FIRST_NODE_OFFSET, SUBNET_FIRST_NODE_OFFSET};
 pub use model::*;
 use read::join;
 pub use schema::{Field, Kind, Setting};
+use serde_json::Value;
 use serde_saphyr::granit_parser::Span;
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -22,6 +23,7 @@ pub const TEMPLATES: &[(&str, &str)] = &[
     ("production", include_str!("../../data/templates/production.yaml")),
     ("production-arm64", include_str!("../../data/templates/production-arm64.yaml")),
     ("production-arm64-spot", include_str!("../../data/templates/production-arm64-spot.yaml")),
+    ("hosts", include_str!("../../data/templates/hosts.yaml")),
 ];
 
 /// How bad a problem is.
@@ -87,9 +89,9 @@ pub fn load(text: &str) -> Result<Loaded, Vec<Problem>> {
     let root = tree::parse(text).map_err(|problem| vec![problem])?;
     let mut reading = read::Reading::default();
     let value = reading.section("", top_level(), root.as_ref());
-    let config: Config = serde_json::from_value(value)
+    let mut config: Config = serde_json::from_value(value)
         .map_err(|error| vec![Problem::new(None, String::new(), format!("cannot be read: {error}"))])?;
-    let mut problems = check::check(&config, &reading);
+    let mut problems = check::check(&mut config, &reading);
     problems.append(&mut reading.problems);
     problems.sort_by_key(|problem| (problem.line.is_none(), problem.line, problem.column));
     match problems.iter().any(|problem| problem.severity == Severity::Error) {
@@ -118,9 +120,12 @@ pub fn reference() -> String {
     let mut lines = vec!["| key | default | meaning |".to_owned(), "| --- | --- | --- |".to_owned()];
     each_key("", top_level(), &mut |key, field| {
         if !matches!(field.kind, Kind::Section(_)) {
-            let default = Some((field.default)()).filter(|value| !value.is_null()).map(|value| format!("`{value}`"));
-            let meaning = field.documentation.trim();
-            lines.push(format!("| `{key}` | {} | {meaning} |", default.unwrap_or_else(|| "not set".to_owned())));
+            let default = match (field.default)() {
+                Value::Null if field.required => "required".to_owned(),
+                Value::Null => "not set".to_owned(),
+                value => format!("`{value}`"),
+            };
+            lines.push(format!("| `{key}` | {default} | {} |", field.documentation.trim()));
         }
     });
     lines.join("\n") + "\n"
@@ -138,8 +143,10 @@ fn each_key(path: &str, fields: &'static [Field], visit: &mut dyn FnMut(&str, &F
     for field in fields {
         let key = join(path, field.name);
         visit(&key, field);
-        if let Kind::Section(fields) = field.kind {
-            each_key(&key, fields, visit);
+        match field.kind {
+            Kind::Section(fields) => each_key(&key, fields, visit),
+            Kind::List(Kind::Section(fields)) => each_key(&format!("{key}[]"), fields, visit),
+            _ => {}
         }
     }
 }

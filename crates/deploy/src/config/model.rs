@@ -3,9 +3,12 @@
 //! their keys that are accepted without effect.
 
 use super::schema::{Field, Kind, Setting, settings};
+use crate::topology::Role;
 use ipnet::{IpNet, Ipv4Net};
+use russh::keys::{Algorithm, PublicKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::net::Ipv4Addr;
 
 settings! {
     /// A whole configuration.
@@ -14,6 +17,10 @@ settings! {
         metadata: Metadata;
         /// Refuse to reset this cluster while true.
         protect: bool = false;
+        /// Where the machines come from: azure makes them, ssh takes the hosts that are listed.
+        provider: Provider = "azure";
+        /// The hosts of provider ssh, which exist already.
+        hosts: Vec<Host> = [];
         /// Where in Azure the machines live.
         azure: Azure;
         /// Address ranges.
@@ -44,6 +51,38 @@ settings! {
         description: String = "";
         /// Who owns the cluster: the `owner` tag in Azure. Not set: the person who deploys.
         owner: Option<String>;
+    }
+
+    /// A host that exists already.
+    Host {
+        /// What it is for: controller or worker. Names are given in the order of the list: k0s-worker-1, ...
+        role: Role = required;
+        /// Where its SSH answers: an address or a name.
+        address: String = required;
+        /// The port of its SSH.
+        port: u16 = 22;
+        /// Who logs in: somebody who may use sudo without a password.
+        user: String = required;
+        /// The file of that user's private key, without a passphrase.
+        key: String = required;
+        /// The host's public Ed25519 key, as in its /etc/ssh/ssh_host_ed25519_key.pub. Nobody else is spoken to.
+        host_key: HostKey = required;
+        /// Its address as the other hosts see it. Not set: the address where its SSH answers.
+        private_address: Option<Ipv4Addr>;
+    }
+
+    /// A host to go through on the way to the others.
+    Bastion {
+        /// Where its SSH answers: an address or a name.
+        address: String = required;
+        /// The port of its SSH.
+        port: u16 = 22;
+        /// Who logs in.
+        user: String = required;
+        /// The file of that user's private key, without a passphrase.
+        key: String = required;
+        /// Its public Ed25519 key, as in its /etc/ssh/ssh_host_ed25519_key.pub.
+        host_key: HostKey = required;
     }
 
     /// Where in Azure the machines live.
@@ -136,6 +175,8 @@ settings! {
         username: String = "k0rdent";
         /// Comment of the key. Not used: the comment names the cluster.
         key_comment: String = "k0rdent-azure-key";
+        /// Hosts to go through on the way to the hosts of provider ssh, in this order.
+        bastions: Vec<Bastion> = [];
     }
 
     /// What is installed.
@@ -291,6 +332,78 @@ impl Config {
     pub fn controllers_run_workloads(&self) -> bool {
         self.cluster.controllers.run_workloads.unwrap_or(self.cluster.workers.count == 0)
     }
+}
+
+impl Host {
+    /// Its address as the other hosts see it; none only where checking has refused the configuration.
+    pub fn private_address(&self) -> Option<Ipv4Addr> {
+        self.private_address.or_else(|| self.address.parse().ok())
+    }
+}
+
+/// Where machines come from. What a provider cannot do is a capability that it does not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// Azure makes them.
+    #[default]
+    Azure,
+    /// They exist already, and SSH answers there.
+    Ssh,
+}
+
+impl Provider {
+    /// Whether machines are made for the cluster: with a network around them, a document that tells them who they are,
+    /// and a place in the mesh. Otherwise they are somebody's, and left as they were found.
+    pub const fn makes_machines(self) -> bool {
+        matches!(self, Self::Azure)
+    }
+
+    /// Whether everything of a cluster can be deleted in one request.
+    pub const fn deletes_at_once(self) -> bool {
+        matches!(self, Self::Azure)
+    }
+}
+
+impl Setting for Provider {
+    const KIND: Kind = Kind::Parsed("azure or ssh", |text| choose(text, &["azure", "ssh"]));
+}
+
+impl Setting for Role {
+    const KIND: Kind = Kind::Parsed("controller or worker", |text| choose(text, &["controller", "worker"]));
+}
+
+/// A public Ed25519 key of a host, as an OpenSSH line. Every OpenSSH server has one (OpenSSH 6.5 and later).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostKey(String);
+
+impl HostKey {
+    /// The key in an OpenSSH line.
+    pub fn new(line: &str) -> Self {
+        Self(line.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
+    }
+
+    /// The key itself; none only where reading has refused the text.
+    pub fn key(&self) -> Option<PublicKey> {
+        PublicKey::from_openssh(&self.0).ok()
+    }
+}
+
+impl std::fmt::Display for HostKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl Setting for HostKey {
+    const KIND: Kind = Kind::Parsed("an OpenSSH public key", |text| {
+        let key = PublicKey::from_openssh(text).ok().filter(|key| key.algorithm() == Algorithm::Ed25519);
+        let words: Vec<&str> = text.split_whitespace().take(2).collect();
+        key.map(|_| words.join(" ")).ok_or_else(|| {
+            "is not a line such as `ssh-ed25519 AAAA...`; `cat /etc/ssh/ssh_host_ed25519_key.pub` on the host prints it"
+                .to_owned()
+        })
+    });
 }
 
 /// What Azure may do with a machine.

@@ -30,9 +30,19 @@ impl Reading {
         for field in fields {
             let key = join(path, field.name);
             let given = entries.iter().find(|(key, _)| key.text == field.name).map(|(_, node)| node);
+            if field.required && given.is_none() {
+                self.reject(&key, node, format!("is missing: {}", field.documentation.trim()));
+            }
             values.insert(field.name.to_owned(), self.field(&key, field, given));
         }
         Value::Object(values)
+    }
+
+    /// The value of a section in a list; none if anything in it is wrong.
+    fn item(&mut self, path: &str, fields: &'static [Field], node: &Node) -> Option<Value> {
+        let before = self.problems.len();
+        let value = self.section(path, fields, Some(node));
+        (self.problems.len() == before).then_some(value)
     }
 
     fn field(&mut self, path: &str, field: &'static Field, node: Option<&Node>) -> Value {
@@ -69,8 +79,9 @@ impl Reading {
         }
     }
 
-    fn value(&mut self, path: &str, kind: &Kind, node: &Node) -> Option<Value> {
+    fn value(&mut self, path: &str, kind: &'static Kind, node: &Node) -> Option<Value> {
         let read = match (kind, &node.content) {
+            (Kind::Section(fields), _) => return self.item(path, fields, node),
             (Kind::List(item), Content::List(nodes)) => return self.list(path, item, nodes),
             (Kind::Text, Content::Scalar(text, _)) => Ok(Value::from(text.as_str())),
             (Kind::Boolean, Content::Scalar(text, _)) => boolean(text).ok_or(None),
@@ -86,7 +97,7 @@ impl Reading {
         .ok()
     }
 
-    fn list(&mut self, path: &str, item: &Kind, nodes: &[Node]) -> Option<Value> {
+    fn list(&mut self, path: &str, item: &'static Kind, nodes: &[Node]) -> Option<Value> {
         let mut values = Vec::new();
         for (index, node) in nodes.iter().enumerate() {
             let key = format!("{path}[{index}]");

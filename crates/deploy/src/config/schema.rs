@@ -44,6 +44,8 @@ pub struct Field {
     pub kind: Kind,
     /// Its value when it is not set; null for sections, which have the defaults of their keys.
     pub default: fn() -> Value,
+    /// Whether it has no default: whoever writes the section must say it.
+    pub required: bool,
     /// What it means, for documentation.
     pub documentation: &'static str,
 }
@@ -65,6 +67,10 @@ setting! {
     u16 => Kind::Integer(u16::MAX as u64),
     u32 => Kind::Integer(u32::MAX as u64),
     serde_json::Map<String, Value> => Kind::Free,
+    std::net::Ipv4Addr => Kind::Parsed("an IPv4 address such as 10.0.0.4", |text| {
+        let parsed: Result<std::net::Ipv4Addr, _> = text.parse();
+        parsed.map(|address| address.to_string()).map_err(|_| format!("{text:?} is not an IPv4 address"))
+    }),
     ipnet::Ipv4Net => Kind::Parsed("an IPv4 range such as 10.0.0.0/16", range::<ipnet::Ipv4Net>),
     ipnet::IpNet => Kind::Parsed("an address range such as 203.0.113.0/24", range::<ipnet::IpNet>),
 }
@@ -92,13 +98,14 @@ fn range<T: Into<ipnet::IpNet> + std::str::FromStr>(text: &str) -> Result<String
     }
 }
 
-/// Declares sections: for each a struct with public fields and its keys, from `name: type = default;`.
+/// Declares sections: for each a struct with public fields and its keys, from `name: type = default;`. The default
+/// `required` is none.
 macro_rules! settings {
     ($($(#[doc = $about:literal])* $section:ident {
         $($(#[doc = $doc:literal])* $name:ident: $type:ty $(= $default:tt)?;)*
     })*) => { $(
         $(#[doc = $about])*
-        #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
         #[serde(deny_unknown_fields)]
         pub struct $section { $($(#[doc = $doc])* pub $name: $type,)* }
 
@@ -107,11 +114,15 @@ macro_rules! settings {
                 name: stringify!($name),
                 kind: <$type as Setting>::KIND,
                 default: || settings!(@default $($default)?),
+                required: settings!(@required $($default)?),
                 documentation: concat!($($doc),*),
             }),*]);
         }
     )* };
     (@default) => { serde_json::Value::Null };
+    (@default required) => { serde_json::Value::Null };
+    (@required required) => { true };
+    (@required $($default:tt)?) => { false };
     (@default $default:tt) => { serde_json::json!($default) };
 }
 pub(super) use settings;

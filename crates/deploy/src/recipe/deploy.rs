@@ -1,7 +1,10 @@
 //! From nothing to a ready management cluster.
 
+use std::ops::Range;
+
 use super::{Line, line};
 use crate::{
+    config::Provider,
     task::Task::{self, *},
     topology::{Role, Topology},
 };
@@ -14,24 +17,13 @@ pub fn deploy(topology: &Topology) -> Vec<Line> {
     let controllers: Vec<usize> = nodes.clone().filter(|&node| role(node) == Role::Controller).collect();
     let (leader, followers) = (controllers[0], &controllers[1..]);
 
-    let mut lines = vec![
-        line(Documents, []),
-        line(Preflight, []),
-        line(ResourceGroup, [Preflight, Documents]),
-        line(SshKey, [ResourceGroup]),
-        line(SecurityGroup, [ResourceGroup]),
-        line(VirtualNetwork, [SecurityGroup]),
-    ];
-    for node in nodes.clone() {
-        lines.push(line(PublicAddress(node), [ResourceGroup]));
-        lines.push(line(Interface(node), [VirtualNetwork, PublicAddress(node)]));
-        lines.push(line(Machine(node), [Interface(node)]));
-        lines.push(line(Provisioned(node), [Machine(node)]));
-        lines.push(line(Ready(node), [Machine(node)]));
-        lines.push(line(MeshMember(node), [Ready(node)]));
-        lines.push(line(Binary(node), [Ready(node)]));
-    }
-    lines.push(line(MeshOperator, nodes.clone().map(PublicAddress)));
+    let mut lines = vec![line(Documents, []), line(Preflight, [])];
+    lines.extend(match topology.provider {
+        Provider::Azure => azure(nodes.clone()),
+        // Nothing is claimed before all were found fit.
+        Provider::Ssh => nodes.clone().map(|node| line(Ready(node), [Preflight, Documents])).collect(),
+    });
+    lines.extend(nodes.clone().map(|node| line(Binary(node), [Ready(node)])));
     lines.push(line(Leader(leader), [Binary(leader)]));
     // One at a time: etcd loses its quorum when two members join at once.
     let mut previous = Leader(leader);
@@ -62,11 +54,31 @@ pub fn deploy(topology: &Topology) -> Vec<Line> {
     lines.push(line(Tokens, [NodesReady]));
     lines.push(line(Kubeconfig, [Leader(leader)]));
     lines.push(line(K0sctl, [Documents]));
-    for node in nodes {
-        lines.push(line(HomeKubeconfig(node), [joined(node)]));
+    if topology.provider.makes_machines() {
+        lines.extend(nodes.map(|node| line(HomeKubeconfig(node), [joined(node)])));
     }
     lines.push(line(Chart, [Leader(leader)]));
     lines.push(line(Management, [Chart]));
+    lines
+}
+
+/// The steps after which machines of Azure answer SSH and are in the mesh.
+fn azure(nodes: Range<usize>) -> Vec<Line> {
+    let mut lines = vec![
+        line(ResourceGroup, [Preflight, Documents]),
+        line(SshKey, [ResourceGroup]),
+        line(SecurityGroup, [ResourceGroup]),
+        line(VirtualNetwork, [SecurityGroup]),
+    ];
+    for node in nodes.clone() {
+        lines.push(line(PublicAddress(node), [ResourceGroup]));
+        lines.push(line(Interface(node), [VirtualNetwork, PublicAddress(node)]));
+        lines.push(line(Machine(node), [Interface(node)]));
+        lines.push(line(Provisioned(node), [Machine(node)]));
+        lines.push(line(Ready(node), [Machine(node)]));
+        lines.push(line(MeshMember(node), [Ready(node)]));
+    }
+    lines.push(line(MeshOperator, nodes.map(PublicAddress)));
     lines
 }
 

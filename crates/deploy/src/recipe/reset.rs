@@ -36,10 +36,14 @@ pub enum Manner {
 /// The steps of a teardown, as far as the environment ever got; nothing is asked of a cluster that never was. What
 /// k0rdent's chart leaves in the cluster goes with the machines.
 pub fn reset(topology: &Topology, reached: Option<Phase>, may_have_children: bool, manner: Manner) -> Vec<Line> {
+    if !topology.provider.makes_machines() {
+        return give_back(topology, reached, may_have_children, manner);
+    }
     let check = line(CheckGroup, []);
     match manner {
         Manner::Orderly => {
-            let mut lines = inside(topology, reached, may_have_children);
+            let mut lines = vec![check];
+            inside(&mut lines, topology, reached, may_have_children);
             let after = lines.last().map(|line| line.task);
             lines.extend([line(DeleteResourceGroup, after), line(DeleteRest, [DeleteResourceGroup])]);
             lines.push(line(Evidence, [DeleteRest]));
@@ -60,19 +64,35 @@ pub fn reset(topology: &Topology, reached: Option<Phase>, may_have_children: boo
     }
 }
 
-/// The check, and the steps inside the cluster.
-fn inside(topology: &Topology, reached: Option<Phase>, may_have_children: bool) -> Vec<Line> {
-    let mut lines = vec![line(CheckGroup, [])];
+/// The steps that give hosts back that existed before: each by itself, because nobody can delete them.
+fn give_back(topology: &Topology, reached: Option<Phase>, may_have_children: bool, manner: Manner) -> Vec<Line> {
+    let mut lines = Vec::new();
+    match manner {
+        Manner::Force if may_have_children => lines.push(line(Survey, [])),
+        Manner::Force => {}
+        _ => inside(&mut lines, topology, reached, may_have_children),
+    }
+    let after = lines.last().map(|line| line.task);
+    let hosts = 0..topology.nodes.len();
+    let leaving = (0..topology.leaving.len()).map(DeleteMachine);
+    let hosts: Vec<Task> = hosts.map(Release).chain(leaving).collect();
+    lines.extend(hosts.iter().map(|host| line(*host, after)));
+    lines.push(line(Evidence, hosts));
+    lines
+}
+
+/// The steps inside the cluster.
+fn inside(lines: &mut Vec<Line>, topology: &Topology, reached: Option<Phase>, may_have_children: bool) {
+    let after = lines.last().map(|line| line.task);
     if reached >= Some(Phase::K0rdent) {
-        lines.extend(uninstall::k0rdent(Some(CheckGroup)));
+        lines.extend(uninstall::k0rdent(after));
     } else if may_have_children {
-        lines.push(line(ChildClusters, [CheckGroup]));
+        lines.push(line(ChildClusters, after));
     }
     if reached >= Some(Phase::K0s) {
         let after = lines.last().map(|line| line.task);
         lines.extend(uninstall::k0s(topology, after));
     }
-    lines
 }
 
 /// The steps of a deployment that do not hold any more once this one has succeeded.
@@ -90,6 +110,10 @@ pub(crate) fn undoes(topology: &Topology, task: Task) -> Vec<Task> {
             Tokens,
             Kubeconfig,
         ],
+        Release(node) => vec![Ready(node), Binary(node), deploy::joined(topology, node)],
+        Evidence if !topology.provider.makes_machines() => {
+            deploy::deploy(topology).into_iter().map(|line| line.task).collect()
+        }
         DeleteResourceGroup | DeleteRest => deploy::deploy(topology).into_iter().map(|line| line.task).collect(),
         _ => Vec::new(),
     }

@@ -10,8 +10,8 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::{
-    CONFIG_FILE, Finished, KEY_FILE, LOOK_PATIENCE, Remains, Session, SessionError, Settings, Watching, kept_positions,
-    lock, teardown::deletion_operation,
+    CONFIG_FILE, Finished, HOSTS, KEY_FILE, LOOK_PATIENCE, Remains, Session, SessionError, Settings, Watching,
+    hosts_of, kept_positions, lock, teardown::deletion_operation,
 };
 use crate::{
     archive,
@@ -23,7 +23,7 @@ use crate::{
     observe::{HostSeen, Observed, observe},
     plan::Question,
     recipe::{self, Part},
-    steps::Bound,
+    steps::{Bound, hosts},
     task::{Phase, Task},
     topology::{ClusterId, Topology},
     views::{self, Status},
@@ -51,7 +51,8 @@ impl<'session> Run<'session> {
         let holder = Holder { command: command.to_owned(), ..settings.holder.clone() };
         let journal = Journal::open_to_write(&settings.home, &holder, settings.durability)?;
         let records = journal.after(0)?;
-        let mut state = State::of(&records);
+        let before = State::of(&records);
+        let mut state = before.clone();
         if let Some(refusal) = recipe::unfinished_teardown(&state, command) {
             return Err(SessionError::Failed(vec![refusal]));
         }
@@ -91,7 +92,7 @@ impl<'session> Run<'session> {
                 let mut config =
                     session.used_config()?.ok_or_else(|| SessionError::NoCluster(settings.home.clone()))?;
                 // The cluster is where it was made, whatever was said there about the subscription.
-                if let Some(id) = State::of(&records).settled.get("subscription_id").and_then(|id| id.as_str()) {
+                if let Some(id) = before.settled.get("subscription_id").and_then(|id| id.as_str()) {
                     config.azure.subscription_id = Some(id.to_owned());
                 }
                 config
@@ -102,7 +103,6 @@ impl<'session> Run<'session> {
         {
             session.environment.write(CONFIG_FILE, text, Access::Secret)?;
         }
-        let before = State::of(&records);
         let looked = tokio::select! {
             biased;
             () = asked_to_stop(watching.stop.clone()) => Err(SessionError::Interrupted),
@@ -121,8 +121,13 @@ impl<'session> Run<'session> {
             session.environment.write(CONFIG_FILE, text, Access::Secret)?;
             append(Event::Settled { key: "config_sha256".to_owned(), value: json!(sha256(text)) })?;
             append(Event::Settled { key: "positions".to_owned(), value: json!(kept_positions(&parts, &before)) })?;
+            if parts.azure.is_none() {
+                append(Event::Settled { key: HOSTS.to_owned(), value: json!(hosts_of(&parts.topology)) })?;
+            }
         }
-        append(Event::Settled { key: "subscription_id".to_owned(), value: json!(parts.subscription) })?;
+        if let Some((_, subscription)) = &parts.azure {
+            append(Event::Settled { key: "subscription_id".to_owned(), value: json!(subscription) })?;
+        }
         let mut deployment = Deployment::new(parts, journal.epoch());
         deployment.deletion = deletion_operation(&before, &deployment.topology);
         let deployment = Arc::new(deployment);
@@ -215,23 +220,30 @@ impl<'session> Run<'session> {
 
     /// What a teardown has left that failed while it deleted; nothing if it failed before.
     async fn left_behind(&self, report: &engine::Report) -> Option<Vec<Leftover>> {
-        let Deployment { azure, topology, .. } = &*self.deployment;
-        let deleting = [Task::DeleteResourceGroup, Task::TryResourceGroup, Task::DeleteRest, Task::Evidence];
-        let deleting = deleting.map(|task| task.id(topology));
+        let topology = &self.deployment.topology;
+        let mut deleting = vec![Task::DeleteResourceGroup, Task::TryResourceGroup, Task::DeleteRest, Task::Evidence];
+        deleting.extend((0..topology.nodes.len()).map(Task::Release));
+        let deleting: Vec<StepId> = deleting.iter().map(|task| task.id(topology)).collect();
         let failed = |(step, failure): &(engine::PlannedStep, Failure)| {
             deleting.contains(&step.id) && matches!(failure.kind, FailureKind::Failed | FailureKind::Deadline)
         };
         if !report.failures.iter().any(failed) {
             return None;
         }
-        let call = Call::within(LOOK_PATIENCE);
-        let left = leftovers::look(&azure.arm, &azure.ids.subscription, &topology.cluster_id, call).await;
-        left.ok().filter(|left| !left.is_empty())
+        let left = match self.deployment.azure() {
+            Ok(azure) => {
+                let call = Call::within(LOOK_PATIENCE);
+                leftovers::look(&azure.arm, &azure.ids.subscription, &topology.cluster_id, call).await.ok()
+            }
+            Err(_) => Some(hosts::left(&self.deployment).await),
+        };
+        left.filter(|left| !left.is_empty())
     }
 
     /// How many requests to Azure this run and those before it have sent.
     fn requests(&self) -> serde_json::Value {
-        let sent = serde_json::to_value(self.deployment.azure.arm.usage().counts()).unwrap_or_default();
+        let sent = self.deployment.azure().map(|azure| azure.arm.usage().counts()).ok();
+        let sent = serde_json::to_value(sent).unwrap_or_default();
         let before = self.state.settled.get(archive::REQUESTS).cloned().unwrap_or_default();
         let sum = |(key, sent): (String, serde_json::Value)| {
             let total = sent.as_u64().unwrap_or_default() + before[&key].as_u64().unwrap_or_default();
@@ -246,7 +258,7 @@ impl<'session> Run<'session> {
         let records = self.journal.after(0)?;
         let state = State::of(&records);
         let Deployment { config, topology, .. } = &*self.deployment;
-        let status = views::status(&state, Some(config), Some(topology), false);
+        let status = views::status(&state, config.provider, Some(topology), false);
         let environment = &self.session.environment;
         environment.write("deployment-state.yaml", &views::state_yaml(&state, &status), Access::Secret)?;
         environment.write("deployment-events.yaml", &views::events_yaml(&records), Access::Secret)?;
@@ -256,12 +268,15 @@ impl<'session> Run<'session> {
 
 /// How far the cluster ever got, as far as it matters for taking it down.
 pub(super) fn reached(state: &State, topology: &Topology, inventory: &Inventory) -> Option<Phase> {
-    inventory.group.as_ref()?;
+    let is_made = topology.provider.makes_machines();
+    if is_made && inventory.group.is_none() {
+        return None;
+    }
     let leader = topology.nodes.iter().position(|node| node.leader).unwrap_or(0);
     let step = |task: Task| state.steps.get(&task.id(topology));
     let done = |task: Task| step(task).is_some_and(|step| step.completed_with.is_some());
     let begun = |task: Task| step(task).is_some_and(|step| step.started_at.is_some());
-    let machines = inventory.of(Kind::VirtualMachine).len() == topology.nodes.len();
+    let machines = !is_made || inventory.of(Kind::VirtualMachine).len() == topology.nodes.len();
     // A teardown that was interrupted does not go back: where k0rdent was cleared up, k0s may be gone as well.
     let cleared = step(Task::DeleteNamespace)
         .filter(|step| step.status == StepStatus::Completed)

@@ -2,18 +2,19 @@
 
 use std::fmt;
 
-use engine::{Event, Journal, State};
+use engine::{Event, Failure, Journal, State};
 use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    CONFIG_FILE, Finished, KEY_FILE, LOOK_PATIENCE, Session, SessionError, Watching, cluster_id, failed,
+    CONFIG_FILE, Finished, KEY_FILE, LOOK_PATIENCE, Session, SessionError, Watching, cluster_id, failed, leaving_hosts,
     run::{Run, reached},
     topology_of,
 };
 use crate::{
     azure::{Call, Ids, Inventory, preflight},
     config::{self, Config},
+    deployment::Deployment,
     environment::Access,
     keys::ClusterKeys,
     leftovers::{self, Leftover, cost, short},
@@ -21,6 +22,7 @@ use crate::{
     plan::{self, Question},
     prices::Cost,
     recipe::{self, Line, Manner},
+    steps::hosts,
     task::{Phase, Task},
     topology::{ClusterId, Topology},
     views::{FORMAT_VERSION, PlannedStepView},
@@ -49,8 +51,8 @@ pub struct TeardownPlan {
     pub cluster_id: ClusterId,
     /// How it is taken down.
     pub manner: Manner,
-    /// Where it is.
-    pub subscription_id: String,
+    /// Where it is, if Azure has made its machines.
+    pub subscription_id: Option<String>,
     /// What there is of it.
     pub found: Vec<Leftover>,
     /// What is in its resource group and belongs to others.
@@ -121,6 +123,7 @@ impl Session {
             return self.expire(finished, kept_days);
         }
         let subject = self.subject(teardown)?.ok_or_else(no_cluster)?;
+        subject.refuse_if_impossible(teardown.manner)?;
         self.refuse_if_protected("reset")?;
         if teardown.manner == Manner::Force {
             self.adopt(&subject, teardown)?;
@@ -130,7 +133,7 @@ impl Session {
             subject.recipe(teardown.manner, &run.deployment.topology, &run.deployment.inventory);
         let plan = plan::teardown(&run.question(&Observed::default()), &recipe);
         let mut finished = run.execute(&plan, &recipe).await?;
-        let (state, _) = self.recorded()?.unwrap_or_default();
+        let state = self.state()?.unwrap_or_default();
         let outputs = state.order.iter().filter_map(|id| state.output(id)?["skipped"].as_array());
         skipped.extend(outputs.flatten().filter_map(|reason| reason.as_str().map(str::to_owned)));
         finished.skipped = skipped;
@@ -145,15 +148,24 @@ impl Session {
     pub async fn teardown_plan(&self, teardown: &Teardown) -> Result<Option<TeardownPlan>, SessionError> {
         Journal::check_free(&self.settings.home, &self.settings.holder)?;
         let Some(subject) = self.subject(teardown)? else { return Ok(None) };
+        subject.refuse_if_impossible(teardown.manner)?;
         let Subject { cluster, config, state, .. } = &subject;
-        let topology = topology_of(config, cluster, state);
-        let arm = self.arm(config);
-        let call = Call::within(LOOK_PATIENCE);
-        let subscription = subscription(&arm, call).await?;
-        let ids = Ids::new(&subscription, &topology.names.resource_group);
-        let inventory = Inventory::take(&arm, &ids, call).await.map_err(failed)?;
-        let found = leftovers::look(&arm, &subscription, cluster, call).await.map_err(failed)?;
-        let strangers = leftovers::strangers(&arm, &subscription, cluster, call).await.map_err(failed)?;
+        let mut topology = topology_of(config, cluster, state);
+        let (mut inventory, mut subscription_id, mut strangers) = (Inventory::default(), None, Vec::new());
+        let found = if config.provider.makes_machines() {
+            let (arm, call) = (self.arm(config), Call::within(LOOK_PATIENCE));
+            let subscription = subscription(&arm, call).await?;
+            let ids = Ids::new(&subscription, &topology.names.resource_group);
+            inventory = Inventory::take(&arm, &ids, call).await.map_err(failed)?;
+            strangers = leftovers::strangers(&arm, &subscription, cluster, call).await.map_err(failed)?;
+            let found = leftovers::look(&arm, &subscription, cluster, call).await.map_err(failed)?;
+            subscription_id = Some(subscription);
+            found
+        } else {
+            topology.leaving = leaving_hosts(&topology, state);
+            let parts = self.offline_parts(config.clone(), topology.clone(), self.read_keys(cluster)?)?;
+            hosts::left(&Deployment::new(parts, 0)).await
+        };
         let (recipe, skipped) = subject.recipe(teardown.manner, &topology, &inventory);
         let plan = plan::teardown(
             &Question {
@@ -171,7 +183,7 @@ impl Session {
             format_version: FORMAT_VERSION,
             cluster_id: cluster.clone(),
             manner: teardown.manner,
-            subscription_id: subscription,
+            subscription_id,
             cost: cost(&found),
             found,
             strangers,
@@ -180,6 +192,14 @@ impl Session {
             skipped,
             steps: plan.steps.iter().map(PlannedStepView::of).collect(),
         }))
+    }
+
+    /// What there is of this environment's cluster on the hosts that existed before it; `None` if it has none.
+    pub async fn left_on_hosts(&self) -> Result<Option<Vec<Leftover>>, SessionError> {
+        if self.used_config()?.is_none_or(|config| config.provider.makes_machines()) {
+            return Ok(None);
+        }
+        Ok(Some(hosts::left(&self.look().await?).await))
     }
 
     /// What there is of one cluster in the subscription, or of all that carry our tags; and which subscription.
@@ -223,11 +243,13 @@ impl Session {
         }))
     }
 
-    /// Waits for a deletion that nobody has waited for, so that something new can begin.
-    pub(super) async fn finish_deletion(&self, watching: Watching<'_>) -> Result<(), SessionError> {
-        let under_way = self.recorded()?.is_some_and(|(state, _)| recipe::deletion_under_way(&state).is_some());
-        if under_way && !Journal::is_held(&self.settings.home) {
+    /// Lets something new begin: a deletion that nobody has waited for is waited for, and what has ended well is archived.
+    pub(super) async fn make_room(&self, watching: Watching<'_>) -> Result<(), SessionError> {
+        let Some(state) = self.state()? else { return Ok(()) };
+        if recipe::deletion_under_way(&state).is_some() && !Journal::is_held(&self.settings.home) {
             self.reset(&Teardown { manner: Manner::Fast, ..Teardown::default() }, watching).await?;
+        } else if self.is_over(&state) {
+            self.put_away()?;
         }
         Ok(())
     }
@@ -244,9 +266,9 @@ impl Session {
     fn subject(&self, teardown: &Teardown) -> Result<Option<Subject>, SessionError> {
         let home = &self.settings.home;
         let is_forced = teardown.manner == Manner::Force;
-        let (state, damage) = match self.recorded() {
+        let (state, damage) = match self.state() {
             Err(SessionError::Journal(error)) if error.is_damage() && is_forced => (State::default(), Some(error)),
-            recorded => (recorded?.unwrap_or_default().0, None),
+            state => (state?.unwrap_or_default(), None),
         };
         let recorded = cluster_id(&state);
         let keys = self.environment.read(KEY_FILE).ok().flatten();
@@ -314,14 +336,24 @@ impl Session {
 }
 
 impl Subject {
+    /// Not everybody can delete everything at once.
+    fn refuse_if_impossible(&self, manner: Manner) -> Result<(), SessionError> {
+        if !matches!(manner, Manner::Fast | Manner::FastNoWait) || self.config.provider.deletes_at_once() {
+            return Ok(());
+        }
+        let refusal = Failure::refused("hosts that existed before cannot be deleted at once; nothing was touched");
+        Err(SessionError::Failed(vec![refusal.advise("Run `k0rdentctl reset`, or `k0rdentctl reset --force`.")]))
+    }
+
     /// The steps, and what is not among them, with the reason.
     fn recipe(&self, manner: Manner, topology: &Topology, inventory: &Inventory) -> (Vec<Line>, Vec<String>) {
         let mut skipped = Vec::new();
         let reached = reached(&self.state, topology, inventory);
         let begun = self.state.steps.get(&Task::Chart.id(topology)).is_some_and(|step| step.started_at.is_some());
         // Without a journal nobody knows how far the cluster got.
-        let mut may_have_children = !inventory.vms.is_empty() && (begun || !self.is_recorded);
-        if manner != Manner::Orderly {
+        let has_machines = !self.config.provider.makes_machines() || !inventory.vms.is_empty();
+        let mut may_have_children = has_machines && (begun || !self.is_recorded);
+        if manner != Manner::Orderly && self.config.provider.makes_machines() {
             skipped.push("k0rdent and k0s are not uninstalled: they go with their machines".to_owned());
         }
         if may_have_children && self.are_keys_lost && manner == Manner::Force {
@@ -347,7 +379,7 @@ fn default_config() -> Result<Config, SessionError> {
 }
 
 /// Logs in and settles on the subscription.
-async fn subscription(arm: &crate::azure::ArmClient, call: Call) -> Result<String, SessionError> {
+pub(super) async fn subscription(arm: &crate::azure::ArmClient, call: Call) -> Result<String, SessionError> {
     preflight::subscription(arm, call)
         .await
         .map_err(failed)?

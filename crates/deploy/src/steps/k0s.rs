@@ -11,8 +11,8 @@ use crate::{
     deployment::{Deployment, LOOK_AGAIN, kubernetes_failure, ssh_failure},
     environment::Access,
     k0s::{
-        AIRGAP_BUNDLE, API_PORT, BINARY, CONFIG, TOKEN, cluster_config, download_url, install_command, k0sctl_config,
-        kubeconfig_env, unit,
+        self, AIRGAP_BUNDLE, API_PORT, BINARY, CONFIG, TOKEN, architecture_of_size, cluster_config, download_url,
+        install_command, k0sctl_config, kubeconfig_env, unit,
     },
     kubernetes::{KubernetesError, NODE, node_ready},
     secret::Secret,
@@ -37,12 +37,12 @@ pub struct Token {
 pub(super) async fn binary(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<Done, Failure> {
     let remote = deployment.remote(node).await?;
     let planned = deployment.node(node);
-    let k0s = &deployment.config.software.k0s;
-    let done = match &k0s.binary {
+    let software = &deployment.config.software.k0s;
+    let done = match &software.binary {
         Some(file) => uploaded(deployment, context, planned, &remote, file).await?,
         None => downloaded(deployment, context, planned, &remote).await?,
     };
-    if let Some(file) = k0s.airgap_bundle.as_ref().filter(|_| planned.runs_workloads) {
+    if let Some(file) = software.airgap_bundle.as_ref().filter(|_| planned.runs_workloads) {
         let place = Place { path: AIRGAP_BUNDLE, partial: "/var/lib/k0s/airgap-bundle.partial", mode: "0644" };
         local_files::place(deployment, context, &remote, file, &place).await?;
     }
@@ -78,7 +78,15 @@ async fn downloaded(
     if installed_version(remote).await?.as_deref() == Some(wanted) {
         return Ok(Done::seen(format!("k0s {wanted} is there")));
     }
-    let url = download_url(&deployment.config, planned);
+    let architecture = match planned.host {
+        None => architecture_of_size(planned),
+        Some(_) => {
+            let machine = remote.run("uname -m").await.map_err(ssh_failure)?;
+            let unknown = || Failure::refused(format!("{}: there is no k0s for {}", planned.name, machine.trim()));
+            k0s::architecture(machine.trim()).ok_or_else(unknown)?
+        }
+    };
+    let url = download_url(&deployment.config, architecture);
     let intent = context.intend(format!("download {url} to {}", planned.name)).await?;
     context.waiting(format!("k0s is downloaded to {}", planned.name), &url);
     let partial = format!("{BINARY}.partial");
@@ -294,7 +302,7 @@ pub(super) async fn kubeconfig(deployment: &Deployment, context: &Context<'_>) -
     let admin = crate::kubeconfig::Admin::from_kubeconfig(&text)
         .map_err(|why| Failure::new(format!("`k0s kubeconfig admin` on {}: {why}", remote.target().node)))?;
     let speaker = deployment.node(deployment.speaker());
-    let server = format!("https://{}:{API_PORT}", speaker.mesh_address);
+    let server = format!("https://{}:{API_PORT}", speaker.operator_side_address());
     let content = admin.kubeconfig(deployment.topology.cluster_id.as_str(), &server);
     let file = deployment.kubeconfig_file();
     deployment.environment.artifact(context, &file, content.expose(), Access::Secret)?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use engine::{Context, Done, Failure, pause};
 
-use super::k0s::refused;
+use super::{hosts::give_back, k0s::refused};
 use crate::{
     azure::{Call, Kind},
     deployment::{Deployment, LOOK_AGAIN, arm_failure, ssh_failure},
@@ -73,11 +73,15 @@ pub(super) async fn strike_off(
     Ok(Done::seen("it has left etcd"))
 }
 
-/// Deletes the machine; its disk, interface and address go with it.
+/// Deletes the machine; its disk, interface and address go with it. A host that existed before is given back.
 pub(super) async fn delete(deployment: &Deployment, context: &Context<'_>, machine: usize) -> Result<Done, Failure> {
-    let name = &deployment.topology.leaving[machine].name;
+    let leaving = &deployment.topology.leaving[machine];
+    if let Some(host) = &leaving.host {
+        return give_back(deployment, context, host).await;
+    }
+    let name = &leaving.name;
     let call = Call::within(context.step().deadline);
-    let azure = &deployment.azure;
+    let azure = deployment.azure()?;
     let intent = context.intend(format!("delete virtual machine {name} with what belongs to it")).await?;
     azure.arm.delete(&azure.ids.of(Kind::VirtualMachine, name), call).await.map_err(arm_failure)?;
     context.effected(intent).await?;

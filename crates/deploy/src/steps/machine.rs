@@ -4,6 +4,7 @@ use std::{sync::PoisonError, time::Duration};
 
 use engine::{Context, Done, Failure, pause};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::network::{only_ours, priority, tags};
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
 /// How often a machine is made anew, each time on evidence.
 const REPLACEMENTS: u32 = 2;
 
-fn body(deployment: &Deployment, node: usize) -> Value {
+fn body(deployment: &Deployment, node: usize) -> Result<Value, Failure> {
     let config = &deployment.config;
     let planned = deployment.node(node);
     let eviction = match config.azure.eviction_policy {
@@ -26,7 +27,7 @@ fn body(deployment: &Deployment, node: usize) -> Value {
         EvictionPolicy::Delete => resources::Eviction::Delete,
     };
     let document = cloud_init::document(config, &deployment.topology, &deployment.keys, deployment.mesh, planned);
-    resources::virtual_machine(&resources::VirtualMachine {
+    Ok(resources::virtual_machine(&resources::VirtualMachine {
         name: &planned.name,
         location: &config.azure.location,
         zone: deployment.machine(node).zone(),
@@ -38,9 +39,9 @@ fn body(deployment: &Deployment, node: usize) -> Value {
         username: &config.ssh.username,
         public_key: &openssh_public(&deployment.keys.ssh_user()),
         custom_data: document.expose(),
-        network_interface_id: &deployment.azure.ids.of(Kind::NetworkInterface, &planned.network_interface_name()),
+        network_interface_id: &deployment.azure()?.ids.of(Kind::NetworkInterface, &planned.network_interface_name()),
         tags: &tags(deployment, Some(node)),
-    })
+    }))
 }
 
 async fn put(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<Result<(), ArmError>, Failure> {
@@ -48,14 +49,14 @@ async fn put(deployment: &Deployment, context: &Context<'_>, node: usize) -> Res
     let zone = deployment.machine(node).zone();
     let call =
         Call::within(context.step().deadline).with_priority(priority(deployment, Priority::VIRTUAL_MACHINE, node));
-    let path = deployment.azure.ids.of(Kind::VirtualMachine, &planned.name);
+    let path = deployment.azure()?.ids.of(Kind::VirtualMachine, &planned.name);
     let intent = context.intend(format!("create virtual machine {} in zone {zone}", planned.name)).await?;
     context.waiting("Azure accepts the machine", format!("asked for {} in zone {zone}", planned.size));
-    let answer: Answer = match deployment.azure.arm.put(&path, &body(deployment, node), call).await {
+    let answer: Answer = match deployment.azure()?.arm.put(&path, &body(deployment, node)?, call).await {
         Ok(answer) => answer,
         Err(error) => return Ok(Err(error)),
     };
-    deployment.azure.watch.remember(Kind::VirtualMachine, &planned.name, &answer);
+    deployment.azure()?.watch.remember(Kind::VirtualMachine, &planned.name, &answer);
     context.effected(intent).await?;
     Ok(Ok(()))
 }
@@ -70,7 +71,7 @@ pub(super) async fn create(deployment: &Deployment, context: &Context<'_>, node:
                 let evidence = |text: &str| context.waiting(format!("the old machine {} is gone", planned.name), text);
                 let call = Call::within(context.step().deadline);
                 let removed =
-                    deployment.azure.watch.removed(Kind::VirtualMachine, &planned.name, call, &evidence).await;
+                    deployment.azure()?.watch.removed(Kind::VirtualMachine, &planned.name, call, &evidence).await;
                 removed.map_err(arm_failure)?;
             }
             Some("deallocated" | "deallocating" | "stopped" | "stopping") => {
@@ -95,9 +96,14 @@ pub(super) async fn create(deployment: &Deployment, context: &Context<'_>, node:
 }
 
 async fn start(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<Done, Failure> {
-    let path = format!("{}/start", deployment.azure.ids.of(Kind::VirtualMachine, &deployment.node(node).name));
+    let path = format!("{}/start", deployment.azure()?.ids.of(Kind::VirtualMachine, &deployment.node(node).name));
     let intent = context.intend("start the stopped machine").await?;
-    deployment.azure.arm.post(&path, &Value::Null, Call::within(context.step().deadline)).await.map_err(arm_failure)?;
+    deployment
+        .azure()?
+        .arm
+        .post(&path, &Value::Null, Call::within(context.step().deadline))
+        .await
+        .map_err(arm_failure)?;
     context.effected(intent).await?;
     Ok(Done::seen("started"))
 }
@@ -140,9 +146,10 @@ pub(super) async fn provisioned(deployment: &Deployment, context: &Context<'_>, 
     for replacement in 0..=REPLACEMENTS {
         let call = Call::within(context.step().deadline);
         let evidence = |text: &str| context.waiting(format!("Azure calls {name} ready"), text);
-        let error = match deployment.azure.watch.settled(Kind::VirtualMachine, name, call, &evidence).await {
+        let error = match deployment.azure()?.watch.settled(Kind::VirtualMachine, name, call, &evidence).await {
             Ok(_) => {
                 let zone = deployment.machine(node).zone();
+                deployment.machine(node).fate.send_replace(Fate::Up);
                 return Ok(Done::seen(format!("running in zone {zone}")).with(json!({"zone": zone})));
             }
             Err(error) => error,
@@ -171,7 +178,7 @@ pub(super) async fn provisioned(deployment: &Deployment, context: &Context<'_>, 
 async fn replace(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<(), Failure> {
     let planned = deployment.node(node);
     let call = Call::within(context.step().deadline);
-    let ids = &deployment.azure.ids;
+    let ids = &deployment.azure()?.ids;
     let (kind, name) = (Kind::VirtualMachine, &planned.name);
     let intent = context.intend(format!("delete the failed machine {name}")).await?;
     // Detached first: the address and the interface would die with the machine.
@@ -179,49 +186,60 @@ async fn replace(deployment: &Deployment, context: &Context<'_>, node: usize) ->
         "id": ids.of(Kind::NetworkInterface, &planned.network_interface_name()),
         "properties": {"primary": true, "deleteOption": "Detach"},
     }]}}});
-    deployment.azure.arm.patch(&ids.of(kind, name), &keep, call).await.map_err(arm_failure)?;
-    deployment.azure.arm.delete(&ids.of(kind, name), call).await.map_err(arm_failure)?;
+    deployment.azure()?.arm.patch(&ids.of(kind, name), &keep, call).await.map_err(arm_failure)?;
+    deployment.azure()?.arm.delete(&ids.of(kind, name), call).await.map_err(arm_failure)?;
     context.effected(intent).await?;
     let evidence = |text: &str| context.waiting(format!("the failed machine {name} is gone"), text);
-    deployment.azure.watch.removed(kind, name, call, &evidence).await.map_err(arm_failure)?;
+    deployment.azure()?.watch.removed(kind, name, call, &evidence).await.map_err(arm_failure)?;
     put(deployment, context, node).await?.map_err(arm_failure)?;
     deployment.machine(node).fate.send_replace(Fate::Open);
     Ok(())
 }
 
-/// Waits until the machine answers SSH with the host key that was made for it, and cloud-init is done. A machine that is
-/// made anew meanwhile has as long as the first.
+/// Waits until the machine answers SSH with the host key that was made for it, and cloud-init is done. Its time begins
+/// when Azure calls the machine ready: until then Azure may still give it up, and it is made anew.
 pub(super) async fn ready(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<Done, Failure> {
     let remote = deployment.remote(node).await?;
     let mut fate = deployment.machine(node).fate.subscribe();
-    let patience = deployment.config.timeouts.machine_ready();
+    let patience = |fate: &Fate| match fate {
+        Fate::Up => deployment.config.timeouts.machine_ready(),
+        _ => context.step().deadline,
+    };
+    let mut patient = patience(&fate.borrow_and_update());
+    let mut deadline = Instant::now() + patient;
+    let mut becoming = std::pin::pin!(become_ready(&remote, context));
     loop {
         tokio::select! {
             biased;
-            fate = turn(&mut fate) => match fate {
-                Fate::Open => remote.disconnect().await,
-                Fate::Doomed(why) => {
-                    return Err(Failure::new(format!("{} will not come up: {why}", deployment.node(node).name)));
+            turned = turn(&mut fate) => {
+                match &turned {
+                    Fate::Open => {
+                        remote.disconnect().await;
+                        becoming.set(become_ready(&remote, context));
+                    }
+                    Fate::Up => {}
+                    Fate::Doomed(why) => {
+                        return Err(Failure::new(format!("{} will not come up: {why}", deployment.node(node).name)));
+                    }
                 }
-            },
-            result = tokio::time::timeout(patience, become_ready(&remote, context)) => {
-                return result.unwrap_or_else(|_| Err(context.too_late(patience)));
+                patient = patience(&turned);
+                deadline = Instant::now() + patient;
+            }
+            result = tokio::time::timeout_at(deadline, &mut becoming) => {
+                return result.unwrap_or_else(|_| Err(context.too_late(patient)));
             }
         }
     }
 }
 
-/// What happens to the machine while others wait for it: it is made anew, or given up.
+/// What happens to the machine while others wait for it: Azure calls it ready, it is made anew, or given up.
 async fn turn(fate: &mut tokio::sync::watch::Receiver<Fate>) -> Fate {
-    loop {
-        if let doomed @ Fate::Doomed(_) = &*fate.borrow_and_update() {
-            return doomed.clone();
-        }
-        match fate.changed().await {
-            Ok(()) if *fate.borrow() == Fate::Open => return Fate::Open,
-            Ok(()) => {}
-            Err(_) => std::future::pending().await,
-        }
+    if let doomed @ Fate::Doomed(_) = &*fate.borrow_and_update() {
+        return doomed.clone();
+    }
+    match fate.changed().await {
+        Ok(()) => fate.borrow_and_update().clone(),
+        Err(_) => std::future::pending().await,
     }
 }
 
@@ -277,7 +295,7 @@ pub(super) async fn mesh_member(deployment: &Deployment, context: &Context<'_>, 
     let remote = deployment.remote(node).await?;
     let expected = mesh.identity(&deployment.keys, planned);
     let condition = format!("{} is active on {} with its own key", mesh.unit(), planned.name);
-    let since = tokio::time::Instant::now();
+    let since = Instant::now();
     let mut repaired = false;
     loop {
         let patience = Duration::from_secs(30);

@@ -1,5 +1,6 @@
 //! What each step does. One function a step: look, change what is missing, and return when it was seen to hold.
 
+pub(crate) mod hosts;
 pub mod k0rdent;
 pub mod k0s;
 mod leaving;
@@ -7,7 +8,7 @@ mod left_behind;
 mod local_files;
 mod machine;
 mod network;
-mod prepare;
+pub(crate) mod prepare;
 mod removal;
 mod teardown;
 mod uninstall;
@@ -31,9 +32,11 @@ pub struct Bound {
 impl Step for Bound {
     async fn ensure(&self, context: &Context<'_>) -> Result<Done, Failure> {
         let deployment = &*self.deployment;
+        let makes_machines = deployment.topology.provider.makes_machines();
         match self.task {
             Task::Documents => prepare::documents(deployment, context).await,
-            Task::Preflight => prepare::preflight(deployment, context).await,
+            Task::Preflight if makes_machines => prepare::preflight(deployment, context).await,
+            Task::Preflight => hosts::preflight(deployment, context).await,
             Task::ResourceGroup => network::resource_group(deployment, context).await,
             Task::SshKey => network::ssh_key(deployment, context).await,
             Task::SecurityGroup => network::security_group(deployment, context).await,
@@ -42,7 +45,8 @@ impl Step for Bound {
             Task::Interface(node) => network::interface(deployment, context, node).await,
             Task::Machine(node) => machine::create(deployment, context, node).await,
             Task::Provisioned(node) => machine::provisioned(deployment, context, node).await,
-            Task::Ready(node) => machine::ready(deployment, context, node).await,
+            Task::Ready(node) if makes_machines => machine::ready(deployment, context, node).await,
+            Task::Ready(node) => hosts::claim(deployment, context, node).await,
             Task::MeshMember(node) => machine::mesh_member(deployment, context, node).await,
             Task::MeshOperator => prepare::mesh_operator(deployment, context).await,
             Task::Binary(node) => k0s::binary(deployment, context, node).await,
@@ -72,7 +76,9 @@ impl Step for Bound {
             Task::TryResourceGroup => removal::try_resource_group(deployment, context).await,
             Task::RequestDeletion => removal::request_deletion(deployment, context).await,
             Task::DeleteRest => removal::rest(deployment, context).await,
-            Task::Evidence => removal::evidence(deployment, context).await,
+            Task::Evidence if makes_machines => removal::evidence(deployment, context).await,
+            Task::Evidence => hosts::evidence(deployment, context).await,
+            Task::Release(node) => hosts::release(deployment, context, node).await,
             Task::K0sGone => uninstall::k0s_gone(deployment, context).await,
         }
     }

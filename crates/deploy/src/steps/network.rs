@@ -44,7 +44,7 @@ pub(super) async fn resource_group(deployment: &Deployment, context: &Context<'_
         }
         let evidence = |text: &str| context.waiting(format!("the old resource group {group} is gone"), text);
         let call = call(context, Priority::FOUNDATION);
-        deployment.azure.watch.gone(None, call, &evidence).await.map_err(arm_failure)?;
+        deployment.azure()?.watch.gone(None, call, &evidence).await.map_err(arm_failure)?;
     }
     let created = deployment.world.clock.utc().replace_nanosecond(0).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
     let created = created.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
@@ -53,8 +53,8 @@ pub(super) async fn resource_group(deployment: &Deployment, context: &Context<'_
         &resources::group_tags(cluster, &deployment.owner, &created),
     );
     let intent = context.intend(format!("create resource group {group}")).await?;
-    let path = deployment.azure.ids.group();
-    deployment.azure.arm.put(&path, &body, call(context, Priority::FOUNDATION)).await.map_err(arm_failure)?;
+    let path = deployment.azure()?.ids.group();
+    deployment.azure()?.arm.put(&path, &body, call(context, Priority::FOUNDATION)).await.map_err(arm_failure)?;
     context.effected(intent).await?;
     Ok(Done::seen("created"))
 }
@@ -82,7 +82,7 @@ async fn ensure(
         }
         Some((found, None | Some("Succeeded"))) => Ok(found.clone()),
         Some((_, Some("Creating" | "Updating"))) => {
-            deployment.azure.watch.settled(kind, name, call, &evidence).await.map_err(arm_failure)
+            deployment.azure()?.watch.settled(kind, name, call, &evidence).await.map_err(arm_failure)
         }
         _ => {
             let body = body();
@@ -128,7 +128,7 @@ async fn create(
 ) -> Result<Result<Value, ArmError>, Failure> {
     let evidence = |text: &str| context.waiting(format!("Azure calls {name} ready"), text);
     let intent = context.intend(format!("create {}", context.step().title)).await?;
-    let created = deployment.azure.watch.put(kind, name, body, call, &evidence).await;
+    let created = deployment.azure()?.watch.put(kind, name, body, call, &evidence).await;
     context.effected(intent).await?;
     Ok(created)
 }
@@ -163,13 +163,14 @@ pub(super) async fn security_group(deployment: &Deployment, context: &Context<'_
 pub(super) async fn virtual_network(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
     let names = &deployment.topology.names;
     let network = &deployment.config.network;
+    let group = deployment.azure()?.ids.of(Kind::NetworkSecurityGroup, &names.nsg);
     let body = || {
         resources::virtual_network(
             &deployment.config.azure.location,
             &tags(deployment, None),
             &network.vnet_prefix.to_string(),
             (&names.subnet, &network.subnet_prefix.to_string()),
-            &deployment.azure.ids.of(Kind::NetworkSecurityGroup, &names.nsg),
+            &group,
         )
     };
     ensure(deployment, context, Kind::VirtualNetwork, &names.vnet, body, Priority::FOUNDATION).await?;
@@ -196,7 +197,7 @@ pub(super) async fn public_address(
 /// A machine's network interface.
 pub(super) async fn interface(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<Done, Failure> {
     let planned = deployment.node(node);
-    let ids = &deployment.azure.ids;
+    let ids = &deployment.azure()?.ids;
     let names = &deployment.topology.names;
     let body = || {
         resources::network_interface(

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    azure::{ArmError, Call, ErrorClass, Kind, inventory, resources},
+    azure::{Call, ErrorClass, Kind, inventory, resources},
     deployment::{Deployment, arm_failure, kubernetes_failure},
     kubernetes::CLUSTER_DEPLOYMENT,
     leftovers::{self, Leftover, short},
@@ -48,15 +48,15 @@ pub(super) async fn check_group(deployment: &Deployment, context: &Context<'_>) 
     };
     let call = Call::within(context.step().deadline);
     own(deployment, existing)?;
-    let strangers = strangers(deployment, call).await.map_err(arm_failure)?;
+    let strangers = strangers(deployment, call).await?;
     if !strangers.is_empty() {
-        return Err(Failure::refused(not_alone(deployment, &strangers)).advise(
+        return Err(not_alone(deployment, &strangers).advise(
             "Move or delete what is not ours, then reset again; or delete only what is ours: `k0rdentctl reset --force`.",
         ));
     }
-    let locks = locks(deployment, call).await.map_err(arm_failure)?;
+    let locks = locks(deployment, call).await?;
     if !locks.is_empty() {
-        let group = &deployment.azure.ids.resource_group;
+        let group = &deployment.azure()?.ids.resource_group;
         return Err(Failure::refused(format!("resource group {group} cannot be deleted: {}", locks.join(", ")))
             .advise("Remove the lock (Azure portal: Locks), then reset again."));
     }
@@ -69,7 +69,7 @@ pub(super) async fn resource_group(deployment: &Deployment, context: &Context<'_
     let Some(existing) = &deployment.inventory.group else { return Ok(Done::seen("it does not exist")) };
     own(deployment, existing)?;
     let operation = request(deployment, context, call).await?;
-    wait(deployment, context, operation.as_deref(), call).await.map_err(arm_failure)?;
+    wait(deployment, context, operation.as_deref(), call).await?;
     Ok(Done::seen("it is gone"))
 }
 
@@ -92,7 +92,7 @@ pub(super) async fn try_resource_group(deployment: &Deployment, context: &Contex
     let tried = async {
         let strangers = strangers(deployment, call).await?;
         if !strangers.is_empty() {
-            return Ok(Some(not_alone(deployment, &strangers)));
+            return Ok(Some(not_alone(deployment, &strangers).message));
         }
         let operation = match request(deployment, context, call).await {
             Ok(operation) => operation,
@@ -103,7 +103,7 @@ pub(super) async fn try_resource_group(deployment: &Deployment, context: &Contex
     match tried.await {
         Ok(None) => Ok(Done::seen("it is gone")),
         Ok(Some(reason)) => skipped(context, vec![reason]),
-        Err(error) => skipped(context, vec![error.to_string()]),
+        Err(error) => skipped(context, vec![error.message]),
     }
 }
 
@@ -111,7 +111,7 @@ pub(super) async fn try_resource_group(deployment: &Deployment, context: &Contex
 /// judges it.
 pub(super) async fn rest(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
     let call = Call::within(context.step().deadline.saturating_sub(LAST_WORDS));
-    let left = look(deployment, call).await.map_err(arm_failure)?;
+    let left = look(deployment, call).await?;
     let (groups, things): (Vec<&Leftover>, Vec<&Leftover>) =
         left.iter().filter(|left| left.is_sure).partition(|left| left.is_group());
     if things.is_empty() && groups.is_empty() {
@@ -123,7 +123,7 @@ pub(super) async fn rest(deployment: &Deployment, context: &Context<'_>) -> Resu
         troubles.extend(delete(deployment, context, of_kind(Some(kind)), call).await?);
     }
     // A group of ours that is empty now goes too; one with strangers in it stays.
-    let own = deployment.azure.ids.group();
+    let own = deployment.azure()?.ids.group();
     let own: Vec<&Leftover> = groups.into_iter().filter(|group| group.id.eq_ignore_ascii_case(&own)).collect();
     if strangers(deployment, call).await.is_ok_and(|strangers| strangers.is_empty()) {
         troubles.extend(delete(deployment, context, own, call).await?);
@@ -166,7 +166,7 @@ pub(super) async fn evidence(deployment: &Deployment, context: &Context<'_>) -> 
     let call = Call::within(context.step().deadline.saturating_sub(LAST_WORDS));
     let patience = Instant::now() + LISTS_LAG;
     loop {
-        let left = look(deployment, call).await.map_err(arm_failure)?;
+        let left = look(deployment, call).await?;
         let Some(first) = left.first() else { return Ok(Done::seen("0 left").with(json!({"leftovers": []}))) };
         if Instant::now() >= patience {
             let names: Vec<String> = left.iter().map(|left| short(&left.id)).collect();
@@ -186,7 +186,7 @@ fn own(deployment: &Deployment, group: &Value) -> Result<(), Failure> {
     }
     Err(Failure::refused(format!(
         "resource group {} is not ours (no tag {}={cluster}); it is left alone",
-        deployment.azure.ids.resource_group,
+        deployment.azure()?.ids.resource_group,
         resources::TAG_CLUSTER
     )))
 }
@@ -194,19 +194,19 @@ fn own(deployment: &Deployment, group: &Value) -> Result<(), Failure> {
 /// Asks for the deletion, unless it is under way; answers where its end can be asked for. An earlier one that nobody
 /// waited for and that failed is named.
 async fn request(deployment: &Deployment, context: &Context<'_>, call: Call) -> Result<Option<String>, Failure> {
-    let group = &deployment.azure.ids.resource_group;
+    let group = &deployment.azure()?.ids.resource_group;
     if deployment.inventory.is_deleting() {
         return Ok(deployment.deletion.clone());
     }
     if let Some(earlier) = &deployment.deletion
-        && let Err(error) = deployment.azure.arm.operation(earlier, &deployment.azure.ids.group(), call).await
+        && let Err(error) = deployment.azure()?.arm.operation(earlier, &deployment.azure()?.ids.group(), call).await
         && !error.is_not_found()
     {
         context.note(format!("the deletion that was asked for earlier has failed: {error}"))?;
     }
     let intent = context.intend(format!("delete resource group {group} with everything in it")).await?;
-    let path = format!("{}?forceDeletionTypes=Microsoft.Compute/virtualMachines", deployment.azure.ids.group());
-    let answer = deployment.azure.arm.delete(&path, call).await.map_err(arm_failure)?;
+    let path = format!("{}?forceDeletionTypes=Microsoft.Compute/virtualMachines", deployment.azure()?.ids.group());
+    let answer = deployment.azure()?.arm.delete(&path, call).await.map_err(arm_failure)?;
     context.effected(intent).await?;
     Ok(answer.location)
 }
@@ -216,10 +216,10 @@ async fn wait(
     context: &Context<'_>,
     operation: Option<&str>,
     call: Call,
-) -> Result<(), ArmError> {
-    let group = &deployment.azure.ids.resource_group;
+) -> Result<(), Failure> {
+    let group = &deployment.azure()?.ids.resource_group;
     let evidence = |text: &str| context.waiting(format!("resource group {group} is gone"), text);
-    deployment.azure.watch.gone(operation, call, &evidence).await
+    deployment.azure()?.watch.gone(operation, call, &evidence).await.map_err(arm_failure)
 }
 
 /// Deletes all of these at the same time, and waits until they are gone; answers what went wrong.
@@ -235,7 +235,7 @@ async fn delete(
     let names = things.iter().map(|thing| short(&thing.id)).collect::<Vec<_>>().join(", ");
     let intent = context.intend(format!("delete {names}")).await?;
     let evidence = |text: &str| context.waiting(format!("{names} gone"), text);
-    let azure = &deployment.azure;
+    let azure = deployment.azure()?;
     let mut deletions = Vec::new();
     for thing in things {
         deletions.push(async {
@@ -263,28 +263,31 @@ async fn delete(
     Ok(troubles)
 }
 
-async fn look(deployment: &Deployment, call: Call) -> Result<Vec<Leftover>, ArmError> {
-    let azure = &deployment.azure;
-    leftovers::look(&azure.arm, &azure.ids.subscription, &deployment.topology.cluster_id, call).await
+async fn look(deployment: &Deployment, call: Call) -> Result<Vec<Leftover>, Failure> {
+    let azure = deployment.azure()?;
+    let left = leftovers::look(&azure.arm, &azure.ids.subscription, &deployment.topology.cluster_id, call);
+    left.await.map_err(arm_failure)
 }
 
-async fn strangers(deployment: &Deployment, call: Call) -> Result<Vec<String>, ArmError> {
-    let azure = &deployment.azure;
-    leftovers::strangers(&azure.arm, &azure.ids.subscription, &deployment.topology.cluster_id, call).await
+async fn strangers(deployment: &Deployment, call: Call) -> Result<Vec<String>, Failure> {
+    let azure = deployment.azure()?;
+    let strangers = leftovers::strangers(&azure.arm, &azure.ids.subscription, &deployment.topology.cluster_id, call);
+    strangers.await.map_err(arm_failure)
 }
 
-fn not_alone(deployment: &Deployment, strangers: &[String]) -> String {
+fn not_alone(deployment: &Deployment, strangers: &[String]) -> Failure {
     let names: Vec<String> = strangers.iter().map(|id| short(id)).collect();
-    format!("resource group {} holds what is not ours: {}", deployment.azure.ids.resource_group, names.join(", "))
+    let group = &deployment.topology.names.resource_group;
+    Failure::refused(format!("resource group {group} holds what is not ours: {}", names.join(", ")))
 }
 
 /// The management locks on the group, above it or in it. Seeing locks needs a permission of its own (Azure
 /// documentation); not seeing them proves nothing, and the deletion itself will say so.
-async fn locks(deployment: &Deployment, call: Call) -> Result<Vec<String>, ArmError> {
-    let path = format!("{}/providers/Microsoft.Authorization/locks", deployment.azure.ids.group());
-    let locks = match deployment.azure.arm.list(&path, call).await {
+async fn locks(deployment: &Deployment, call: Call) -> Result<Vec<String>, Failure> {
+    let path = format!("{}/providers/Microsoft.Authorization/locks", deployment.azure()?.ids.group());
+    let locks = match deployment.azure()?.arm.list(&path, call).await {
         Err(error) if error.class == ErrorClass::Permission => return Ok(Vec::new()),
-        locks => locks?,
+        locks => locks.map_err(arm_failure)?,
     };
     let describe = |lock: &Value| {
         let scope = lock["id"].as_str().unwrap_or_default().split("/providers/Microsoft.Authorization/").next();

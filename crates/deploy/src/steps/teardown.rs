@@ -7,7 +7,8 @@ use engine::{Context, Done, Failure};
 use crate::{
     deployment::{Deployment, ssh_failure},
     k0s::{BINARY, CONFIG, TOKEN, unit},
-    ssh::SshError,
+    ssh::{Remote, SshError},
+    topology::Node,
 };
 
 /// How long a machine may take to say that it is there at all.
@@ -20,8 +21,12 @@ pub(super) async fn reset_machine(
     context: &Context<'_>,
     node: usize,
 ) -> Result<Done, Failure> {
-    match clear_machine(deployment, context, node).await? {
-        Err(error @ (SshError::Unreachable { .. } | SshError::Timeout { .. })) => {
+    let makes_machines = deployment.topology.provider.makes_machines();
+    let planned = deployment.node(node);
+    let remote = deployment.remote(node).await?;
+    let cleared = clear(context, planned, &remote).await?;
+    match cleared {
+        Err(error @ (SshError::Unreachable { .. } | SshError::Timeout { .. })) if makes_machines => {
             context.note(format!("k0s is not reset on {}: {error}", deployment.node(node).name))?;
             Ok(Done::seen("the machine does not answer; it goes with its resource group"))
         }
@@ -29,13 +34,12 @@ pub(super) async fn reset_machine(
     }
 }
 
-async fn clear_machine(
-    deployment: &Deployment,
+/// Takes k0s off a machine.
+pub(super) async fn clear(
     context: &Context<'_>,
-    node: usize,
+    planned: &Node,
+    remote: &Remote,
 ) -> Result<Result<Done, SshError>, Failure> {
-    let planned = deployment.node(node);
-    let remote = deployment.remote(node).await?;
     let patience = Duration::from_secs(300);
     match remote.try_run(&format!("test -x {BINARY}"), None, PROBE).await {
         Ok(output) if output.code == 0 => {}
@@ -52,7 +56,10 @@ async fn clear_machine(
         }
         remote.try_run(&format!("sudo systemctl stop {}", unit(planned)), None, patience).await?;
         remote.run_with(&format!("sudo {BINARY} reset"), None, patience).await?;
-        let home = format!("/home/{}/.kube/config", deployment.config.ssh.username);
+        let home = match planned.host {
+            None => format!("/home/{}/.kube/config", remote.target().user),
+            Some(_) => String::new(),
+        };
         remote.run(&format!("sudo rm -rf -- {CONFIG} {TOKEN} {home} {BINARY}")).await
     };
     if let Err(error) = cleared.await {

@@ -1,7 +1,7 @@
 //! `deploy`: creates the cluster, or continues where it was.
 
 use deploy::{
-    config::{Config, VmPriority},
+    config::{Config, Provider, VmPriority},
     prices::{self, Cost},
     session::Finished,
     task::Phase,
@@ -26,10 +26,13 @@ pub(crate) async fn run(context: &Context, arguments: &Deploy) -> Result<u8, Com
     let reach = reach(context)?;
     reach.adapt(&mut configuration.config);
     let config = &configuration.config;
-    let mut settings = reach.settings(context, "deploy", &Login::Needed(config.azure.tenant_id.as_deref()))?;
+    let mut settings = reach.settings(context, "deploy", &Login::of(Some(config)))?;
     let status = deploy::session::status_of(&context.global.home)?;
     context.printer.say(&intention(config, status.cluster_id.as_deref()));
     context.printer.say(&match &context.global.twin {
+        None if !config.provider.makes_machines() => {
+            format!("What is put there goes with `{}`; nothing else is touched.", context.command("reset"))
+        }
         None => format!(
             "Azure charges for {} until `{}`: {} for the machines alone.",
             count(config.node_count() as usize, "machine"),
@@ -66,13 +69,22 @@ fn intention(config: &Config, cluster: Option<&str>) -> String {
         let label = if places.len() == 1 { "zone" } else { "zones" };
         format!("  {:<14} {size}, {label} {}", count(usize::from(number), word), zones(places))
     };
+    let place = match config.provider {
+        Provider::Azure => format!("in {}", config.azure.location),
+        Provider::Ssh => "on hosts that exist already".to_owned(),
+    };
     let mut lines = vec![match cluster {
-        Some(cluster) => format!("The cluster {cluster} in {}:", config.azure.location),
-        None => format!("A new k0rdent management cluster in {}:", config.azure.location),
+        Some(cluster) => format!("The cluster {cluster} {place}:"),
+        None => format!("A new k0rdent management cluster {place}:"),
     }];
-    lines.push(line(controllers.count, "controller", &config.vm_sizing.controller.size, &controllers.zones));
-    if workers.count > 0 {
-        lines.push(line(workers.count, "worker", &config.vm_sizing.worker.size, &workers.zones));
+    for host in &config.hosts {
+        lines.push(format!("  {:<14} {}@{}:{}", host.role, host.user, host.address, host.port));
+    }
+    if config.provider.makes_machines() {
+        lines.push(line(controllers.count, "controller", &config.vm_sizing.controller.size, &controllers.zones));
+        if workers.count > 0 {
+            lines.push(line(workers.count, "worker", &config.vm_sizing.worker.size, &workers.zones));
+        }
     }
     let software = &config.software;
     lines.push(format!("  {:<14} k0s {}, k0rdent {}", "software", software.k0s.version, software.k0rdent.version));

@@ -14,7 +14,7 @@ pub(crate) async fn run(context: &Context) -> Result<u8, CommandError> {
     let deployment = look(context, &reach(context)?, "kubeconfig").await?;
     let cluster = deployment.topology.cluster_id.as_str();
     let leader = deployment.node(deployment.leader());
-    let server = format!("https://{}:{API_PORT}", leader.mesh_address);
+    let server = format!("https://{}:{API_PORT}", leader.operator_side_address());
     let file = deployment.kubeconfig_file();
     let path = deployment.environment.path(&file);
     if !path.is_file() {
@@ -32,7 +32,8 @@ pub(crate) async fn run(context: &Context) -> Result<u8, CommandError> {
     if script.is_file() {
         context.printer.say(&format!("in a shell:       . {}", script.display()));
     }
-    context.printer.say(&format!("its server is {server}, an address in the mesh; without the mesh:"));
+    let place = if leader.host.is_some() { "where its SSH answers" } else { "in the mesh" };
+    context.printer.say(&format!("its server is {server}, an address {place}; without a way to it:"));
     context.printer.say(&format!("                  {}", context.command("exec -- kubectl get nodes")));
     Ok(0)
 }

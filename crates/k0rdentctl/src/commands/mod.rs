@@ -1,5 +1,6 @@
 //! The commands, one file each, and what they have in common: from the command line to an exit code.
 
+mod check;
 mod completions;
 mod config;
 mod deploy;
@@ -107,6 +108,7 @@ fn dispatch(context: &Context, command: Command) -> Result<u8, CommandError> {
     match command {
         Command::Init { template } => init::run(context, &template),
         Command::Config(command) => config::run(context, command),
+        Command::Check => block_on(check::run(context)),
         Command::Plan => block_on(plan::run(context)),
         Command::Deploy(arguments) => block_on(deploy::run(context, &arguments)),
         Command::Uninstall(arguments) => block_on(uninstall::run(context, arguments)),

@@ -15,10 +15,9 @@ pub(crate) async fn run(context: &Context) -> Result<u8, CommandError> {
     let mut configuration = configuration::read(context)?;
     let recorded = session::recorded(&context.global.home)?;
     let is_new = recorded.and_then(|(state, _)| session::cluster_id(&state)).is_none();
-    let tenant = configuration.config.azure.tenant_id.clone();
-    let login = if is_new { Login::NotNeeded } else { Login::Needed(tenant.as_deref()) };
     let reach = reach(context)?;
     reach.adapt(&mut configuration.config);
+    let login = if is_new { Login::NotNeeded } else { Login::of(Some(&configuration.config)) };
     let session = reach.session(context, "plan", &login)?;
     let session::Planned { plan, differences, topology } = session.plan(&configuration.config).await?;
     let view = PlanView::of(&plan, &differences, (!is_new).then_some(&topology.cluster_id));

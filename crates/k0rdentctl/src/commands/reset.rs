@@ -32,9 +32,8 @@ pub(crate) async fn run(context: &Context, arguments: &Reset) -> Result<u8, Comm
         return Ok(nothing(context));
     }
     refuse_if_protected(context, used.as_ref().is_some_and(|config| config.protect))?;
-    let tenant = used.and_then(|config| config.azure.tenant_id);
     let reach = reach(context)?;
-    let mut settings = reach.settings(context, "reset", &Login::Needed(tenant.as_deref()))?;
+    let mut settings = reach.settings(context, "reset", &Login::of(used.as_ref()))?;
     settings.with_children = arguments.with_children;
     let session = Session::new(settings);
     let teardown = Teardown {

@@ -22,7 +22,7 @@ pub(crate) async fn check(context: &Context) -> Result<u8, CommandError> {
         return run(context);
     };
     let reach = reach(context)?;
-    let mut settings = reach.settings(context, "status", &Login::Needed(config.azure.tenant_id.as_deref()))?;
+    let mut settings = reach.settings(context, "status", &Login::of(Some(&config)))?;
     settings.own_address = None;
     let session = deploy::session::Session::new(settings);
     if let Some(deletion) = session.deletion().await? {

@@ -33,8 +33,7 @@ pub(crate) async fn run(context: &Context, arguments: Uninstall) -> Result<u8, C
     };
     let used = used_config(&Environment::new(home))?;
     refuse_if_protected(context, used.as_ref().is_some_and(|config| config.protect))?;
-    let tenant = used.and_then(|config| config.azure.tenant_id);
-    let mut settings = reach(context)?.settings(context, part.command(), &Login::Needed(tenant.as_deref()))?;
+    let mut settings = reach(context)?.settings(context, part.command(), &Login::of(used.as_ref()))?;
     settings.with_children = with_children;
     let (goes, stays) = match part {
         Part::K0rdent => ("k0rdent with all that it has installed", "Kubernetes"),

@@ -23,12 +23,14 @@ pub(crate) fn text(plan: &PlanView, next: &str, every_step: bool, colours: bool)
         parts.push(format!("{}\n{}", heading("not as it was left"), differences(&plan.differences)));
     }
     parts.push(format!("{}\n{}", heading("to do, and why"), table(&to_do(plan, every_step))));
-    parts.push(format!(
-        "usually {}; about {} to Azure that read and {} that write",
-        duration(std::time::Duration::from_secs(plan.expected_seconds)),
-        count(plan.requests.reads, "request"),
-        plan.requests.writes,
-    ));
+    let usual = duration(std::time::Duration::from_secs(plan.expected_seconds));
+    parts.push(match plan.requests {
+        Some(requests) => {
+            let reads = count(requests.reads, "request");
+            format!("usually {usual}; about {reads} to Azure that read and {} that write", requests.writes)
+        }
+        None => format!("usually {usual}"),
+    });
     parts.push(format!("{} {next}", heading("next:")));
     parts.join("\n\n")
 }

@@ -17,9 +17,10 @@ pub(crate) fn text(status: &Status, next: &str, colours: bool) -> String {
         let header = ["NODE", "ROLE", "ZONE", "STATE", "PUBLIC", "PRIVATE", "MESH"];
         let mut rows = vec![header.map(str::to_owned).to_vec()];
         rows.extend(status.nodes.iter().map(|node| {
-            let public = node.public_ip.clone().unwrap_or_else(|| "-".to_owned());
-            let zone = node.zone.to_string();
-            let (private, mesh) = (node.private_ip.clone(), node.mesh_ip.clone());
+            let none = || "-".to_owned();
+            let public = node.public_ip.clone().unwrap_or_else(none);
+            let zone = node.zone.map_or_else(none, |zone| zone.to_string());
+            let (private, mesh) = (node.private_ip.clone(), node.mesh_ip.clone().unwrap_or_else(none));
             vec![node.name.clone(), node.role.clone(), zone, node.state.to_owned(), public, private, mesh]
         }));
         parts.push(coloured(&table(&rows), colours));
@@ -97,10 +98,10 @@ mod tests {
         let node = |number: u64, state| NodeStatus {
             name: format!("k0s-worker-{number}"),
             role: "worker".into(),
-            zone: number,
+            zone: Some(number),
             public_ip: (number == 1).then(|| "20.0.0.1".to_owned()),
             private_ip: format!("10.0.1.{number}"),
-            mesh_ip: format!("192.168.100.1{number}"),
+            mesh_ip: Some(format!("192.168.100.1{number}")),
             state,
         };
         let component = |name: &str, error: Option<&str>| ComponentSeen {

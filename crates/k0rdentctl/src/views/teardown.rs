@@ -24,7 +24,11 @@ pub(crate) fn plan(plan: &TeardownPlan, home: &Path) -> String {
     rows.extend(plan.skipped.iter().map(|reason| ("skips", reason.clone())));
     rows.extend(plan.strangers.iter().map(|id| ("not ours", short(id))));
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(what, text)| vec![format!("  {what}"), text]).collect();
-    format!("{} in subscription {} will be deleted:\n{}", plan.cluster_id, plan.subscription_id, table(&rows))
+    let place = match &plan.subscription_id {
+        Some(subscription) => format!(" in subscription {subscription} will be deleted"),
+        None => " will be taken off its hosts".to_owned(),
+    };
+    format!("{}{place}:\n{}", plan.cluster_id, table(&rows))
 }
 
 /// `2 virtualMachines, 1 resourceGroup`: as Azure calls them.
@@ -45,7 +49,7 @@ fn things(found: &[Leftover]) -> String {
         _ => format!("of {kind}"),
     };
     if kinds.is_empty() {
-        return "nothing: there is nothing of it in Azure".to_owned();
+        return "nothing: nothing of it was found".to_owned();
     }
     kinds.into_iter().map(|(kind, number)| count(number, &known(kind))).collect::<Vec<_>>().join(", ")
 }
@@ -67,10 +71,14 @@ pub(crate) fn accepted(cluster: &str, look: &str, prove: &str) -> String {
 }
 
 /// What is left, what it costs, and how to remove it.
-pub(crate) fn leftovers(left: &[Leftover], subscription: &str, cluster: Option<&str>) -> String {
+pub(crate) fn leftovers(left: &[Leftover], subscription: Option<&str>, cluster: Option<&str>) -> String {
     let of = cluster.map_or_else(|| "any cluster".to_owned(), str::to_owned);
+    let place = match subscription {
+        Some(subscription) => format!("of {of} in subscription {subscription}"),
+        None => "on the hosts".to_owned(),
+    };
     if left.is_empty() {
-        return format!("0 left of {of} in subscription {subscription}");
+        return format!("0 left {place}");
     }
     let mut rows = vec![["CLUSTER", "WHAT", "USD AN HOUR"].map(str::to_owned).to_vec()];
     rows.extend(left.iter().map(|left| {
@@ -78,7 +86,7 @@ pub(crate) fn leftovers(left: &[Leftover], subscription: &str, cluster: Option<&
         vec![left.cluster_id.clone(), short(&left.id), price]
     }));
     let mut lines = vec![table(&rows), String::new()];
-    lines.push(format!("{} left of {of} in subscription {subscription}: {}", left.len(), cost(left)));
+    lines.push(format!("{} left {place}: {}", left.len(), cost(left)));
     let mut removals: Vec<&str> = left.iter().map(|left| left.remove.as_str()).collect();
     removals.sort_unstable();
     removals.dedup();

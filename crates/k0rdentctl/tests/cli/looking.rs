@@ -83,8 +83,8 @@ fn a_plan_needs_no_login_before_there_is_a_cluster() {
       machines/*/provisioned           x 2  what it builds on is made first
       machines/*/ready                 x 2  not done yet
       mesh/*/member                    x 2  not done yet
-      k0s/*/binary                     x 2  not done yet
       mesh/operator                         not done yet
+      k0s/*/binary                     x 2  not done yet
       k0s/*/first-controller                not done yet
       k0s/*/worker                          not done yet
       k0s/nodes-ready                       not done yet

@@ -5,6 +5,10 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode};
 use testkit::simulation::campaign::{Options, Summary, run, scratch};
 use tokio::time::Instant;
 
+/// A simulation is mostly JSON: small pieces of memory that come and go.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "usage: cargo xtask simulate --seeds N [--from S] [--plain] [--threads T] [--show]
 
   --seeds N    play N seeds

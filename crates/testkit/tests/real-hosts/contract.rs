@@ -145,6 +145,7 @@ fn spec(paper: &Paper, document: &str) -> twin::machine::MachineSpec {
         authorized_keys: vec![openssh_public(&paper.keys.ssh_user())],
         custom_data: document.as_bytes().to_vec(),
         ssh_allowed: true,
+        ssh_port: 22,
     }
 }
 

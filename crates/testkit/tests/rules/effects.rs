@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use deploy::{
-    config,
+    config::{self, Provider},
     recipe::{self, Manner},
     task::Phase,
-    topology::{ClusterId, Leaving, Role, topology},
+    topology::{ClusterId, Leaving, Role, Topology, topology},
 };
 use engine::{
     Context, Decision, Done, Failure, FailureKind, Journal, Options, Outcome, Plan, PlannedStep, Step, StepId, Stop,
@@ -117,12 +117,15 @@ fn every_step_has_a_deadline() {
     let config = config::load(configuration()).expect("a good configuration").config;
     let cluster = ClusterId::parse("k0rdent-abcd1234").expect("a cluster's name");
     let mut topology = topology(&config, &cluster);
-    topology.leaving = vec![Leaving { name: "k0s-controller-3".into(), role: Role::Controller, private_address: None }];
+    let (name, role) = ("k0s-controller-3".to_owned(), Role::Controller);
+    topology.leaving = vec![Leaving { name, role, private_address: None, host: None }];
     let manners = [Manner::Orderly, Manner::Force, Manner::Fast, Manner::FastNoWait];
     let resets = manners.into_iter().flat_map(|manner| recipe::reset(&topology, Some(Phase::K0rdent), true, manner));
     let lines = recipe::deploy(&topology).into_iter().chain(resets);
     let uninstalls = recipe::Part::ALL.iter().flat_map(|part| recipe::uninstall(&topology, *part));
-    let lines = lines.chain(uninstalls);
+    let hosts = Topology { provider: Provider::Ssh, ..topology.clone() };
+    let given_back = recipe::reset(&hosts, None, false, Manner::Force);
+    let lines = lines.chain(uninstalls).chain(recipe::deploy(&hosts)).chain(given_back);
     let mut known = BTreeSet::new();
     for task in lines.map(|line| line.task) {
         let (usual, deadline) = (task.usual(), task.deadline(&config));

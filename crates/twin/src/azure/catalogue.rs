@@ -142,11 +142,16 @@ fn sku(size: &Size, location: &str) -> Value {
 pub(super) fn skus(call: &Call) -> Answer {
     let filter = call.query("$filter").unwrap_or_default();
     let wanted = filter.split('\'').nth(1).map(str::to_lowercase);
-    let regions =
-        REGIONS.iter().map(|(name, _)| *name).filter(|name| wanted.as_ref().is_none_or(|wanted| wanted == name));
-    let skus: Vec<Value> = regions.flat_map(|region| SIZES.iter().map(move |size| sku(size, region))).collect();
-    Ok(Reply::new(200, &json!({"value": skus})))
+    let regions = SKUS.iter().filter(|(name, _)| wanted.as_ref().is_none_or(|wanted| wanted == name));
+    let skus: Vec<&str> = regions.map(|(_, skus)| skus.as_str()).collect();
+    Ok(Reply::text(200, format!(r#"{{"value":[{}]}}"#, skus.join(","))))
 }
+
+/// The sizes of each region, as JSON and separated by commas: they are asked for often, and never change.
+static SKUS: LazyLock<Vec<(&str, String)>> = LazyLock::new(|| {
+    let skus = |region| SIZES.iter().map(|size| sku(size, region).to_string()).collect::<Vec<_>>().join(",");
+    REGIONS.iter().map(|(region, _)| (*region, skus(region))).collect()
+});
 
 /// A marketplace image.
 #[derive(Debug)]

@@ -114,6 +114,7 @@ fn allocate(world: &mut World, target: &Target, draft: &Draft, operation: &str) 
         authorized_keys: draft.authorized_keys.clone(),
         custom_data: draft.custom_data.clone(),
         ssh_allowed: attachment.ssh_allowed,
+        ssh_port: 22,
     };
     machine::create(world, spec);
     let now = world.now;

@@ -47,6 +47,8 @@ pub(super) struct Cluster {
     pub(super) pending: BTreeSet<Job>,
     /// When pods that have a node will run, in the world's time.
     pub(super) pod_starts: BTreeMap<ObjectKey, Duration>,
+    /// Deployments that need nothing for as long as these objects are the ones that there are.
+    pub(super) settled: BTreeMap<ObjectKey, Vec<Arc<Value>>>,
     /// The Helm releases that k0s has installed, by their Chart.
     pub(super) installations: BTreeMap<ObjectKey, Installation>,
     /// Alive while the kcm chart is installed.
@@ -109,6 +111,7 @@ impl Cluster {
             unix_seconds: 0,
             pending: BTreeSet::new(),
             pod_starts: BTreeMap::new(),
+            settled: BTreeMap::new(),
             installations: BTreeMap::new(),
             kcm: None,
             random,
@@ -330,28 +333,20 @@ fn record(world: &mut World, actor: &'static str, change: &Change) {
 
 /// Whether a change is worth a line: what is wanted, whether it is ready, that it is on its way out.
 fn matters(before: &Value, after: &Value) -> bool {
-    let ready = |object: &Value| {
-        let ready = condition(object, "Ready").map(|ready| (ready["status"].clone(), ready["reason"].clone()));
-        (
-            ready,
-            object["status"]["phase"].clone(),
-            object["status"]["revision"].clone(),
-            object["status"]["error"].clone(),
-        )
-    };
-    wants_differ(before, after) || is_terminating(before) != is_terminating(after) || ready(before) != ready(after)
+    fn shown(object: &Value) -> [&Value; 5] {
+        let (ready, status) = (condition(object, "Ready").unwrap_or(&Value::Null), &object["status"]);
+        [&ready["status"], &ready["reason"], &status["phase"], &status["revision"], &status["error"]]
+    }
+    is_terminating(before) != is_terminating(after) || shown(before) != shown(after) || wants_differ(before, after)
 }
 
 /// Whether anything but metadata and status differs.
 fn wants_differ(before: &Value, after: &Value) -> bool {
-    let wants = |object: &Value| {
-        let fields = object.as_object().cloned().unwrap_or_default();
-        fields.into_iter().filter(|(key, _)| key != "metadata" && key != "status").collect::<BTreeMap<_, _>>()
-    };
-    match (before.get("spec"), after.get("spec")) {
-        (Some(before), Some(after)) if before != after => true,
-        _ => wants(before) != wants(after),
+    fn wants(object: &Value) -> BTreeMap<&String, &Value> {
+        let fields = object.as_object().into_iter().flatten();
+        fields.filter(|(key, _)| *key != "metadata" && *key != "status").collect()
     }
+    wants(before) != wants(after)
 }
 
 /// A CRD is served from the moment it exists (in reality some milliseconds later).

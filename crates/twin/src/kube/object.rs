@@ -2,14 +2,23 @@
 
 use serde_json::{Map, Value, json};
 
-/// The string at a JSON pointer, empty where there is none.
-pub(super) fn text<'object>(object: &'object Value, pointer: &str) -> &'object str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+/// What is at a path, `/spec/versions/0`: a JSON pointer without its escapes, and so without the strings that
+/// [`Value::pointer`] makes of every name to replace them.
+pub(super) fn at<'object>(object: &'object Value, path: &str) -> Option<&'object Value> {
+    path.strip_prefix('/')?.split('/').try_fold(object, |place, name| match place {
+        Value::Array(items) => items.get(name.parse::<usize>().ok()?),
+        _ => place.get(name),
+    })
 }
 
-/// The array at a JSON pointer, empty where there is none.
-pub(super) fn list<'object>(object: &'object Value, pointer: &str) -> &'object [Value] {
-    object.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+/// The string at a path, empty where there is none.
+pub(super) fn text<'object>(object: &'object Value, path: &str) -> &'object str {
+    at(object, path).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The array at a path, empty where there is none.
+pub(super) fn list<'object>(object: &'object Value, path: &str) -> &'object [Value] {
+    at(object, path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// The object's name.
@@ -59,7 +68,7 @@ pub(super) fn fields(object: &mut Value) -> &mut Map<String, Value> {
 
 /// Whether the object is on its way out.
 pub(super) fn is_terminating(object: &Value) -> bool {
-    object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null())
+    at(object, "/metadata/deletionTimestamp").is_some_and(|time| !time.is_null())
 }
 
 /// Whether something still holds the object back from being deleted.
@@ -105,19 +114,23 @@ pub(super) fn condition_holds(object: &Value, kind: &str) -> bool {
 
 /// Sets a condition; its transition time moves only when its status does.
 pub(super) fn set_condition(object: &mut Value, kind: &str, status: &str, reason: &str, message: &str, now: &str) {
-    let since = match condition(object, kind) {
+    let conditions = entry(entry(object, "status"), "conditions");
+    if !conditions.is_array() {
+        *conditions = json!([]);
+    }
+    let Value::Array(conditions) = conditions else { return };
+    let before = conditions.iter_mut().find(|each| text(each, "/type") == kind);
+    let since = match &before {
         Some(before) if text(before, "/status") == status => text(before, "/lastTransitionTime").to_owned(),
         _ => now.to_owned(),
     };
     let new = json!({
         "type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": since,
     });
-    let mut conditions = list(object, "/status/conditions").to_vec();
-    match conditions.iter_mut().find(|each| text(each, "/type") == kind) {
+    match before {
         Some(before) => *before = new,
         None => conditions.push(new),
     }
-    set(object, &["status", "conditions"], Value::Array(conditions));
 }
 
 /// A reference to an owner that controls what it owns.

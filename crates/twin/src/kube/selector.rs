@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use super::{failure::Failure, object::text};
+use super::{
+    failure::Failure,
+    object::{at, text},
+};
 
 /// One requirement on labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +70,7 @@ impl Selector {
 
 /// A field's value as selectors see it: booleans and numbers are compared by their text.
 fn field(object: &Value, pointer: &str) -> String {
-    match object.pointer(pointer) {
+    match at(object, pointer) {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Bool(value)) => value.to_string(),
         Some(Value::Number(value)) => value.to_string(),

@@ -1,6 +1,6 @@
 //! A cluster as data: everything that a control plane has on its disk.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use serde::{Deserialize, Serialize};
@@ -73,6 +73,7 @@ pub fn restore(world: &mut World, snapshot: Value) -> Result<ClusterId, String> 
     let tls = Authority::server_config(&server, Some(&trusted));
     let spec = ClusterSpec { k0s_version, names };
     let mut cluster = Cluster::with(spec, authority, tls, server, administrator, random);
+    let objects: Vec<_> = objects.into_iter().map(|(kind, object)| (kind, Arc::new(object))).collect();
     for (kind, object) in &objects {
         if kind == DEFINITIONS {
             cluster.types.define(object);

@@ -138,12 +138,12 @@ impl Store {
     }
 
     /// A store as it was, without its history: watches cannot begin in the past.
-    pub(super) fn restored(revision: u64, objects: impl IntoIterator<Item = (String, Value)>) -> Self {
+    pub(super) fn restored(revision: u64, objects: impl IntoIterator<Item = (String, Arc<Value>)>) -> Self {
         let mut store = Self { revision, ..Self::default() };
         for (kind, object) in objects {
             let collection = store.collections.entry(kind).or_default();
             collection.forgotten = revision;
-            collection.objects.insert(key_of(&object), Arc::new(object));
+            collection.objects.insert(key_of(&object), object);
         }
         store
     }

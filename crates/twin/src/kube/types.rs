@@ -24,9 +24,17 @@ pub(super) struct Column {
 /// What a CRD adds to a type.
 #[derive(Debug, Clone)]
 pub(super) struct Custom {
-    /// The `openAPIV3Schema`.
-    pub(super) schema: Arc<Value>,
+    /// The CRD, and which of its versions this is.
+    definition: Arc<Value>,
+    version: usize,
     pub(super) columns: Vec<Column>,
+}
+
+impl Custom {
+    /// The `openAPIV3Schema`.
+    pub(super) fn schema(&self) -> &Value {
+        &self.definition["spec"]["versions"][self.version]["schema"]["openAPIV3Schema"]
+    }
 }
 
 /// One version of a resource type.
@@ -135,10 +143,11 @@ impl Types {
     }
 
     /// A CRD came to be or changed.
-    pub(super) fn define(&mut self, definition: &Value) {
+    pub(super) fn define(&mut self, definition: &Arc<Value>) {
         let id = text(definition, "/metadata/name").to_owned();
-        let versions = list(definition, "/spec/versions").iter().filter(|version| version["served"] == true);
-        self.custom.insert(id, versions.map(|version| Arc::new(custom_type(definition, version))).collect());
+        let versions = list(definition, "/spec/versions").iter().enumerate();
+        let served = versions.filter(|(_, version)| version["served"] == true);
+        self.custom.insert(id, served.map(|(version, _)| Arc::new(custom_type(definition, version))).collect());
     }
 
     /// A CRD is gone.
@@ -190,7 +199,8 @@ impl Types {
     }
 }
 
-fn custom_type(definition: &Value, version: &Value) -> ResourceType {
+fn custom_type(definition: &Arc<Value>, position: usize) -> ResourceType {
+    let version = &definition["spec"]["versions"][position];
     let names = &definition["spec"]["names"];
     let strings = |pointer: &str| {
         list(names, pointer).iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<String>>()
@@ -216,10 +226,7 @@ fn custom_type(definition: &Value, version: &Value) -> ResourceType {
         namespaced: text(definition, "/spec/scope") == "Namespaced",
         has_status: version.pointer("/subresources/status").is_some(),
         has_generation: true,
-        custom: Some(Custom {
-            schema: Arc::new(version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or_default()),
-            columns: columns.collect(),
-        }),
+        custom: Some(Custom { definition: definition.clone(), version: position, columns: columns.collect() }),
         kind,
     }
 }

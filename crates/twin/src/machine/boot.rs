@@ -28,7 +28,8 @@ pub(super) fn insert_running(world: &mut World, spec: MachineSpec) {
     }
 }
 
-fn insert(world: &mut World, spec: MachineSpec) -> String {
+/// A machine that is switched off.
+pub(super) fn insert(world: &mut World, spec: MachineSpec) -> String {
     let key = key_of(&spec.vm_id);
     let configuration = cloud_config::parse(&spec.custom_data);
     let host_key = configuration.host_key().unwrap_or_else(|| own_host_key(world, &key));
@@ -50,6 +51,7 @@ fn insert(world: &mut World, spec: MachineSpec) -> String {
         cloud_init: cloud_init::CloudInit::new(configuration),
         interfaces: BTreeMap::new(),
         k0s: k0s::K0s::default(),
+        clock_ahead_seconds: 0,
         spec,
     };
     world.machines.by_id.insert(key.clone(), machine);
@@ -100,7 +102,7 @@ fn power_on(world: &mut World, key: &str) {
 }
 
 /// sshd listens; cloud-init goes on in the background.
-fn booted(world: &mut World, key: &str) {
+pub(super) fn booted(world: &mut World, key: &str) {
     let Some(machine) = world.machines.get_mut(key) else { return };
     machine.stage = Stage::Running;
     machine.outcome = Some(Ok(()));

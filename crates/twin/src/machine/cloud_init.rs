@@ -103,9 +103,16 @@ pub(super) fn begin(world: &mut World, key: &str) {
     world.after_in_machine(key, delay, finish);
 }
 
+/// It was done long ago.
+pub(super) fn complete(world: &mut World, key: &str) {
+    if let Some(machine) = world.machines.get_mut(key) {
+        machine.cloud_init.done = true;
+    }
+}
+
 /// Packages, late files and commands.
 fn finish(world: &mut World, key: &str) {
-    let Some(machine) = world.machines.get_mut(key) else { return };
+    let Some(machine) = world.machines.get_mut(key).filter(|machine| !machine.cloud_init.done) else { return };
     let configuration = std::mem::take(&mut machine.cloud_init.configuration);
     install_packages(machine, &configuration);
     write_files(machine, &configuration, true);

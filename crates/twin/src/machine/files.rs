@@ -13,6 +13,8 @@ pub(super) struct Node {
     pub(super) owner: String,
     /// The group that owns it.
     pub(super) group: String,
+    /// Whether it is a symbolic link; its content is where it leads then.
+    pub(super) is_link: bool,
 }
 
 impl Node {
@@ -127,6 +129,8 @@ impl Files {
             ("/usr/local/bin", 0o755),
             ("/var/tmp", 0o1777),
             ("/var/lib", 0o755),
+            // Where systemd runs (systemd documentation, sd_booted).
+            ("/run/systemd/system", 0o755),
         ] {
             files.put_directory(path, mode, "root");
         }
@@ -138,7 +142,7 @@ impl Files {
         if path != "/" && !self.0.contains_key(parent(path)) {
             self.put_directory(parent(path), 0o755, "root");
         }
-        let node = Node { content: None, mode, owner: owner.into(), group: owner.into() };
+        let node = Node { content: None, mode, owner: owner.into(), group: owner.into(), is_link: false };
         self.0.insert(path.into(), node);
     }
 
@@ -147,7 +151,7 @@ impl Files {
         if !self.0.contains_key(parent(path)) {
             self.put_directory(parent(path), 0o755, "root");
         }
-        let node = Node { content: Some(bytes.into()), mode, owner: owner.into(), group: owner.into() };
+        let node = Node { content: Some(bytes.into()), mode, owner: owner.into(), group: owner.into(), is_link: false };
         self.0.insert(path.into(), node);
     }
 
@@ -186,9 +190,31 @@ impl Files {
         }
     }
 
+    /// Makes a symbolic link.
+    pub(super) fn link(&mut self, target: &str, path: &str, who: &Who) -> Result<(), FileError> {
+        self.pass(path, who)?;
+        if self.0.contains_key(path) {
+            return Err(FileError::Exists);
+        }
+        self.write(path, target.as_bytes(), false, 0o777, who)?;
+        if let Some(node) = self.0.get_mut(path) {
+            node.is_link = true;
+        }
+        Ok(())
+    }
+
+    /// Where a symbolic link leads; nothing if there is none.
+    pub(super) fn target(&self, path: &str, who: &Who) -> Option<String> {
+        let node = self.look(path, who).ok().filter(|node| node.is_link)?;
+        Some(String::from_utf8_lossy(node.content.as_deref()?).into_owned())
+    }
+
     /// The contents of a file.
     pub(super) fn read(&self, path: &str, who: &Who) -> Result<&[u8], FileError> {
         let node = self.look(path, who)?;
+        if let Some(target) = self.target(path, who) {
+            return self.read(&absolute(&target, parent(path)), who);
+        }
         if !who.may(node, READ) {
             return Err(FileError::Denied);
         }
@@ -218,7 +244,13 @@ impl Files {
             return Ok(());
         }
         self.may_change_directory(path, who)?;
-        let node = Node { content: Some(bytes.to_vec()), mode, owner: who.user.clone(), group: who.user.clone() };
+        let node = Node {
+            content: Some(bytes.to_vec()),
+            mode,
+            owner: who.user.clone(),
+            group: who.user.clone(),
+            is_link: false,
+        };
         self.0.insert(path.into(), node);
         Ok(())
     }
@@ -238,7 +270,7 @@ impl Files {
         }
         self.pass(path, who)?;
         self.may_change_directory(path, who)?;
-        let node = Node { content: None, mode, owner: who.user.clone(), group: who.user.clone() };
+        let node = Node { content: None, mode, owner: who.user.clone(), group: who.user.clone(), is_link: false };
         self.0.insert(path.into(), node);
         Ok(())
     }
@@ -305,6 +337,15 @@ impl Files {
             node.group = group.into();
         }
         Ok(())
+    }
+
+    /// Everything there is, a line each.
+    pub(super) fn listing(&self) -> Vec<String> {
+        let line = |(path, node): (&String, &Node)| {
+            let content = node.content.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+            format!("{path} {:o} {}:{} {content:?}", node.mode, node.owner, node.group)
+        };
+        self.0.iter().map(line).collect()
     }
 
     /// The names in a directory, in order.

@@ -3,6 +3,7 @@
 //! - [`boot`]: from power to an open SSH port, and back
 //! - [`cloud_config`] and [`cloud_init`]: what the custom data asks for, and doing it
 //! - [`files`]: the file system
+//! - [`settled`]: machines that were there before any client
 //! - [`ssh`]: the way in
 //! - [`shell`]: the commands
 //! - [`systemd`], [`wireguard`], [`k0s`]: the services
@@ -12,6 +13,7 @@ mod cloud_config;
 mod cloud_init;
 mod files;
 mod k0s;
+mod settled;
 mod shell;
 mod ssh;
 mod systemd;
@@ -34,6 +36,7 @@ use crate::{FaultKind, Twin, World, kube};
 
 pub use boot::{create, destroy, set_power};
 pub use k0s::{Membership, host, memberships, stand_in_binary};
+pub use settled::{Host, files, forbid_sudo, set_clock, settle, write_file};
 
 /// What the cloud knows about a machine when it makes one.
 #[derive(Debug, Clone)]
@@ -58,8 +61,10 @@ pub struct MachineSpec {
     pub authorized_keys: Vec<String>,
     /// The decoded custom data (a cloud-config).
     pub custom_data: Vec<u8>,
-    /// Whether the network security group lets TCP 22 in.
+    /// Whether the network security group lets SSH in.
     pub ssh_allowed: bool,
+    /// The port on which sshd listens.
+    pub ssh_port: u16,
 }
 
 /// The machines that exist.
@@ -114,6 +119,8 @@ struct Machine {
     cloud_init: cloud_init::CloudInit,
     interfaces: BTreeMap<String, wireguard::Interface>,
     k0s: k0s::K0s,
+    /// How far its clock is ahead of the world's, in seconds.
+    clock_ahead_seconds: i64,
 }
 
 /// Somebody who can log in.
@@ -236,22 +243,23 @@ pub fn stop_unit(world: &mut World, vm_id: &str, unit: &str) {
 pub fn reach(world: &mut World, address: IpAddr, port: u16) -> Reach {
     let Some((_, machine)) = world.machines.at_public(address) else { return Reach::Silent };
     // A network security group drops what it does not let in (Azure documentation).
-    if !machine.runs() || port != 22 || !machine.spec.ssh_allowed {
+    if !machine.runs() || port != machine.spec.ssh_port || !machine.spec.ssh_allowed {
         return Reach::Silent;
     }
     let name = machine.name().to_owned();
     if world.faults.strikes(FaultKind::SshRefused, &name) { Reach::Refused } else { Reach::Open }
 }
 
-/// Serves one connection to a public address (port 22: SSH).
+/// Serves one connection to a public address (on sshd's port: SSH).
 pub async fn serve<Stream>(twin: Twin, address: IpAddr, port: u16, stream: Stream)
 where
     Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let key = twin.with(|world| world.machines.at_public(address).map(|(key, _)| key.clone()));
-    if let Some(key) = key
-        && port == 22
-    {
+    let found = twin.with(|world| {
+        let (key, machine) = world.machines.at_public(address)?;
+        (port == machine.spec.ssh_port).then(|| key.clone())
+    });
+    if let Some(key) = found {
         ssh::serve(twin, key, stream).await;
     }
 }

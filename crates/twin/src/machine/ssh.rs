@@ -245,7 +245,9 @@ enum Target {
 fn behind(world: &World, from: &str, host: &str, port: u32) -> Option<Target> {
     let target = world.machines.route(from, host)?;
     match port {
-        22 => Some(Target::Ssh(target)),
+        port if port == world.machines.get(&target).map_or(0, |machine| u32::from(machine.spec.ssh_port)) => {
+            Some(Target::Ssh(target))
+        }
         6443 => k0s::serving(world, &target).map(|cluster| Target::Api(target, cluster)),
         _ => None,
     }

@@ -47,6 +47,7 @@ fn spec(number: u8, custom_data: &str) -> MachineSpec {
         authorized_keys: vec![public_line(1)],
         custom_data: custom_data.as_bytes().to_vec(),
         ssh_allowed: true,
+        ssh_port: 22,
     }
 }
 

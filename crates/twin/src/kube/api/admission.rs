@@ -44,8 +44,8 @@ const TOP_LEVEL: [(&str, &[&str]); 7] = [
 pub(super) fn admit(request: &Request, kind: &ResourceType, object: &mut Value) -> Result<Vec<String>, Failure> {
     let unknown = match &kind.custom {
         Some(custom) => {
-            let unknown = schema::prune(&custom.schema, object);
-            schema::default(&custom.schema, object);
+            let unknown = schema::prune(custom.schema(), object);
+            schema::default(custom.schema(), object);
             unknown
         }
         None => prune_top(kind, object),
@@ -53,7 +53,7 @@ pub(super) fn admit(request: &Request, kind: &ResourceType, object: &mut Value) 
     let warnings = unknown_fields(request, kind, &unknown)?;
     let mut causes = name_causes(kind, object);
     match &kind.custom {
-        Some(custom) => causes.extend(schema::validate(&custom.schema, object)),
+        Some(custom) => causes.extend(schema::validate(custom.schema(), object)),
         None => causes.extend(complete_built_in(kind, object)),
     }
     if causes.is_empty() { Ok(warnings) } else { Err(Failure::invalid(kind, name(object), &causes)) }

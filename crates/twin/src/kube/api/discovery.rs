@@ -186,7 +186,7 @@ fn open_api_v3(cluster: &Cluster, rest: &str) -> Option<Value> {
         let path = format!("/{}/{prefix}{}/{{name}}", api_path(&group, &version), kind.plural);
         paths.insert(path, operations(kind));
         let mut schema =
-            kind.custom.as_ref().map_or_else(|| json!({"type": "object"}), |custom| (*custom.schema).clone());
+            kind.custom.as_ref().map_or_else(|| json!({"type": "object"}), |custom| custom.schema().clone());
         schema["x-kubernetes-group-version-kind"] = identity;
         let reversed: Vec<&str> = group.split('.').rev().collect();
         schemas.insert(format!("{}.{}.{}", reversed.join("."), kind.version, kind.kind), schema);

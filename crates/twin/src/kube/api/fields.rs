@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::{
     object::{list, set, text},
-    types::ResourceType,
+    types::{Custom, ResourceType},
 };
 
 /// A field: segments as `FieldsV1` writes them, `f:spec`, `k:{"name":"a"}`, `v:"b"`.
@@ -85,7 +85,7 @@ pub(super) fn step<'schema>(schema: Option<&'schema Value>, segment: &str) -> Op
 
 /// The schema of a custom resource, without that of its metadata, which is a built-in one.
 pub(super) fn schema_of(kind: &ResourceType) -> Option<&Value> {
-    kind.custom.as_ref().map(|custom| custom.schema.as_ref())
+    kind.custom.as_ref().map(Custom::schema)
 }
 
 /// The segment of an item in a list of maps.

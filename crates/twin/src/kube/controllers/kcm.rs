@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,7 +19,7 @@ use super::{
     },
     catalogue, charts, children,
 };
-use crate::{FaultKind, Latency, World};
+use crate::{Fault, FaultKind, Latency, World};
 
 /// The ids of kcm's types.
 pub(in super::super) const MANAGEMENTS: &str = "managements.k0rdent.mirantis.com";
@@ -53,6 +54,17 @@ pub(in super::super) struct Kcm {
     displaced_release: Option<String>,
     #[serde(skip)]
     is_deleting: bool,
+    /// What the last look was at, and until when another at the same would find what it found.
+    #[serde(skip)]
+    seen: Option<(Sight, Option<Duration>)>,
+}
+
+/// All that kcm decides by, besides the time.
+#[derive(Debug, Clone, PartialEq)]
+struct Sight {
+    management: Arc<Value>,
+    release: Option<Arc<Value>>,
+    faults: Vec<Fault>,
 }
 
 /// kcm starts again: what was installed is there.
@@ -113,6 +125,7 @@ pub(super) fn install(
             release: String::new(),
             displaced_release: None,
             is_deleting: false,
+            seen: None,
         });
         is_new
     });
@@ -268,7 +281,13 @@ pub(super) fn reconcile(world: &mut World, id: ClusterId) {
         return;
     }
     let release = kcm.displaced_release.as_deref().unwrap_or_else(|| text(&management, "/spec/release"));
-    let components = components(cluster, &management, release);
+    let sight =
+        Sight { release: cluster.store.get(RELEASES, "", release), faults: world.faults.active.clone(), management };
+    let now = world.now;
+    if kcm.seen.as_ref().is_some_and(|(seen, until)| *seen == sight && until.is_none_or(|until| now < until)) {
+        return;
+    }
+    let components = components(&sight.management, sight.release.as_deref());
     let offsets: BTreeMap<String, Duration> =
         components.keys().map(|component| (component.clone(), installation_time(world, id, component))).collect();
     let faults = Faults {
@@ -280,19 +299,17 @@ pub(super) fn reconcile(world: &mut World, id: ClusterId) {
         never_ready: world.faults.holds(FaultKind::ManagementNotReady, "kcm"),
         wrong_release: world.faults.holds(FaultKind::WrongRelease, "kcm"),
     };
-    let now = world.now;
     enter(world, id, "world", |cluster| {
         let Some(mut kcm) = cluster.kcm.take() else { return };
         report(cluster, &mut kcm, &components, &offsets, &faults, now);
+        kcm.seen = Some((sight, kcm.due.values().copied().filter(|due| *due > now).min()));
         cluster.kcm = Some(kcm);
     });
 }
 
 /// The components of a Management with their templates: kcm, capi, and the providers it names.
-fn components(cluster: &Cluster, management: &Value, release: &str) -> BTreeMap<String, String> {
-    let release = cluster.store.get(RELEASES, "", release);
-    let of_release =
-        |pointer: &str| release.as_ref().map(|release| text(release, pointer).to_owned()).unwrap_or_default();
+fn components(management: &Value, release: Option<&Value>) -> BTreeMap<String, String> {
+    let of_release = |path: &str| release.map(|release| text(release, path).to_owned()).unwrap_or_default();
     let mut components = BTreeMap::from([
         ("kcm".to_owned(), of_release("/spec/kcm/template")),
         ("capi".to_owned(), of_release("/spec/capi/template")),
@@ -327,7 +344,8 @@ fn installation_time(world: &World, id: ClusterId, component: &str) -> Duration 
 pub(crate) fn installation_path(world: &World, id: ClusterId) -> Duration {
     let Some(cluster) = world.clusters.by_id.get(&id) else { return Duration::ZERO };
     let Some(management) = cluster.store.get(MANAGEMENTS, "", "kcm") else { return Duration::ZERO };
-    let components = components(cluster, &management, text(&management, "/spec/release"));
+    let release = cluster.store.get(RELEASES, "", text(&management, "/spec/release"));
+    let components = components(&management, release.as_deref());
     let longest = components.keys().filter(|name| *name != "capi").map(|name| installation_time(world, id, name)).max();
     let installed = installation_time(world, id, "capi") + longest.unwrap_or_default();
     // The Management object says so when its controller looks the next time.

@@ -1,6 +1,6 @@
 //! Deployments become replica sets, replica sets become pods, pods run on nodes.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use super::{
     super::{
         ClusterId,
         cluster::{Cluster, digest, enter},
-        object::{is_owned_by, is_terminating, name, namespace, owner_reference, set, set_condition, text},
+        object::{is_terminating, list, name, namespace, owner_reference, set, set_condition, text},
         store::{ObjectKey, key_of},
     },
     Job, nodes, schedule,
@@ -18,7 +18,11 @@ use crate::World;
 /// From a pod's node being known until it runs, its image pulled (guess).
 const POD_START: Duration = Duration::from_secs(5);
 
-/// Brings every deployment's pods a step closer to what is wanted.
+/// Objects by the uids of their owners.
+type Owned = BTreeMap<String, Vec<Arc<Value>>>;
+
+/// Brings every deployment's pods a step closer to what is wanted. A deployment for which the last look found nothing to
+/// do and nothing to wait for is left alone until it, its replica set or one of its pods is another.
 pub(super) fn reconcile(world: &mut World, id: ClusterId) {
     let now = world.now;
     let starting = enter(world, id, "world", |cluster| {
@@ -30,10 +34,24 @@ pub(super) fn reconcile(world: &mut World, id: ClusterId) {
             .filter(|deployment| !is_terminating(deployment))
             .collect();
         let nodes = nodes::schedulable(cluster);
+        let (sets, pods) = (by_owner(cluster, "replicasets.apps"), by_owner(cluster, "pods"));
+        let mut settled_before = std::mem::take(&mut cluster.settled);
         let mut is_starting = false;
         for (position, deployment) in deployments.iter().enumerate() {
-            if cluster.namespace_accepts(namespace(deployment)) == Some(true) {
-                is_starting |= bring_up(cluster, deployment, &nodes, position, now);
+            if cluster.namespace_accepts(namespace(deployment)) != Some(true) {
+                continue;
+            }
+            let parts = parts(deployment, &sets, &pods);
+            let key = key_of(deployment);
+            if settled_before.remove(&key).is_some_and(|before| before == parts) {
+                cluster.settled.insert(key, parts);
+                continue;
+            }
+            let revision = cluster.store.revision;
+            match bring_up(cluster, deployment, &sets, &pods, &nodes, position, now) {
+                Progress::Running if cluster.store.revision == revision => drop(cluster.settled.insert(key, parts)),
+                Progress::Starting => is_starting = true,
+                _ => {}
             }
         }
         is_starting
@@ -41,6 +59,30 @@ pub(super) fn reconcile(world: &mut World, id: ClusterId) {
     if starting == Some(true) {
         world.after(POD_START, move |world| schedule(world, id, Job::Workloads));
     }
+}
+
+fn by_owner(cluster: &Cluster, kind: &str) -> Owned {
+    let mut owned = Owned::new();
+    for (_, object) in cluster.store.iter(kind) {
+        for owner in list(object, "/metadata/ownerReferences") {
+            owned.entry(text(owner, "/uid").to_owned()).or_default().push(object.clone());
+        }
+    }
+    owned
+}
+
+fn owned(objects: &Owned, owner: &Value) -> Vec<Arc<Value>> {
+    objects.get(text(owner, "/metadata/uid")).cloned().unwrap_or_default()
+}
+
+/// A deployment with the replica sets that it owns and the pods that they own.
+fn parts(deployment: &Arc<Value>, sets: &Owned, pods: &Owned) -> Vec<Arc<Value>> {
+    let mut parts = vec![deployment.clone()];
+    for set in owned(sets, deployment) {
+        parts.extend(owned(pods, &set));
+        parts.push(set);
+    }
+    parts
 }
 
 /// Pods of nodes that are gone are gone.
@@ -56,18 +98,27 @@ fn remove_stranded_pods(cluster: &mut Cluster) {
     }
 }
 
-/// Returns whether pods are starting.
-fn bring_up(cluster: &mut Cluster, deployment: &Value, nodes: &[String], position: usize, now: Duration) -> bool {
+/// How far the pods have come that have come least far.
+fn bring_up(
+    cluster: &mut Cluster,
+    deployment: &Value,
+    sets: &Owned,
+    pods: &Owned,
+    nodes: &[String],
+    position: usize,
+    now: Duration,
+) -> Progress {
     let template = &deployment["spec"]["template"];
     let wanted = deployment["spec"]["replicas"].as_u64().unwrap_or(1) as usize;
     let set_name = format!("{}-{}", name(deployment), digest(&template.to_string(), 10));
     let space = namespace(deployment);
     let Some(replica_set) = cluster.ensure("replicasets.apps", replica_set(deployment, &set_name)) else {
-        return false;
+        return Progress::Waiting;
     };
-    retire_other_sets(cluster, deployment, &set_name);
-    let set_uid = text(&replica_set, "/metadata/uid").to_owned();
-    let mut pods = pods_of(cluster, space, &set_uid);
+    let other_sets = owned(sets, deployment).into_iter().filter(|set| name(set) != set_name);
+    other_sets.for_each(|set| cluster.discard("replicasets.apps", &key_of(&set)));
+    let mut pods = owned(pods, &replica_set);
+    pods.retain(|pod| namespace(pod) == space);
     while pods.len() > wanted {
         if let Some(pod) = pods.pop() {
             cluster.remove("pods", &key_of(&pod));
@@ -90,7 +141,11 @@ fn bring_up(cluster: &mut Cluster, deployment: &Value, nodes: &[String], positio
     }
     report(cluster, &replica_set, wanted, ready);
     report(cluster, deployment, wanted, ready);
-    is_starting
+    match is_starting {
+        true => Progress::Starting,
+        false if ready < wanted => Progress::Waiting,
+        false => Progress::Running,
+    }
 }
 
 enum Progress {
@@ -130,7 +185,7 @@ fn run(pod: &mut Value, position: usize, now: &str) {
     for kind in ["Initialized", "Ready", "ContainersReady"] {
         set_condition(pod, kind, "True", "", "", now);
     }
-    let containers = super::super::object::list(pod, "/spec/containers").iter();
+    let containers = list(pod, "/spec/containers").iter();
     let statuses: Vec<Value> = containers
         .map(|container| {
             json!({
@@ -168,28 +223,6 @@ fn pod(replica_set: &Value, template: &Value, pod_name: &str) -> Value {
         super::super::object::unset(&mut pod, &["metadata", "labels"]);
     }
     pod
-}
-
-fn retire_other_sets(cluster: &mut Cluster, deployment: &Value, kept: &str) {
-    let uid = text(deployment, "/metadata/uid");
-    let retired: Vec<ObjectKey> = cluster
-        .store
-        .iter("replicasets.apps")
-        .filter(|((_, name), object)| name != kept && is_owned_by(object, uid))
-        .map(|(key, _)| key.clone())
-        .collect();
-    for key in retired {
-        cluster.discard("replicasets.apps", &key);
-    }
-}
-
-fn pods_of(cluster: &Cluster, namespace: &str, set_uid: &str) -> Vec<Arc<Value>> {
-    cluster
-        .store
-        .iter("pods")
-        .filter(|((each, _), pod)| each == namespace && is_owned_by(pod, set_uid))
-        .map(|(_, pod)| pod.clone())
-        .collect()
 }
 
 fn report(cluster: &mut Cluster, workload: &Value, wanted: usize, ready: usize) {

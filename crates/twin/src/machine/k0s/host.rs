@@ -78,6 +78,7 @@ pub fn adopt(world: &mut World, host: &Host) {
         authorized_keys: Vec::new(),
         custom_data: Vec::new(),
         ssh_allowed: true,
+        ssh_port: 22,
     };
     boot::insert_running(world, spec);
     let binary = Binary { version: host.version.clone(), architecture: host.architecture.clone() };

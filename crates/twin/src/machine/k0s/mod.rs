@@ -137,6 +137,8 @@ pub struct Membership {
     pub is_first: bool,
     /// Whether workloads can run there: it has a kubelet, and no taint keeps them away.
     pub is_schedulable: bool,
+    /// Whether it was there before any client.
+    pub was_there: bool,
     /// Whether it has downloaded the binary; otherwise it was given to it.
     pub has_downloaded: bool,
 }
@@ -151,6 +153,7 @@ pub fn memberships(world: &World) -> Vec<Membership> {
             is_controller: service.is_controller,
             is_first: service.is_controller && service.token_file.is_none(),
             is_schedulable: !service.is_controller || service.no_taints && service.enable_worker,
+            was_there: machine.was_there(),
             has_downloaded: k0s.has_downloaded,
         })
     };

@@ -24,7 +24,7 @@ pub(super) struct Call<'a> {
 }
 
 /// The programs of this file.
-pub(super) const KNOWN: [&str; 28] = [
+pub(super) const KNOWN: [&str; 30] = [
     "[",
     "cat",
     "chmod",
@@ -37,11 +37,13 @@ pub(super) const KNOWN: [&str; 28] = [
     "hostname",
     "id",
     "install",
+    "ln",
     "ls",
     "mkdir",
     "mv",
     "printf",
     "pwd",
+    "readlink",
     "rm",
     "sha256sum",
     "stat",
@@ -102,6 +104,8 @@ pub(super) fn run(machine: &mut Machine, name: &str, call: &Call<'_>) -> Outcome
         "chown" => chown(machine, call),
         "tee" => tee(machine, call),
         "install" => install(machine, call),
+        "ln" => ln(machine, call),
+        "readlink" => readlink(machine, call),
         _ => Outcome::code(127),
     }
 }
@@ -203,13 +207,13 @@ fn printf(call: &Call<'_>) -> Outcome {
 fn uname(machine: &Machine, call: &Call<'_>) -> Outcome {
     let hardware = if machine.architecture() == "arm64" { "aarch64" } else { "x86_64" };
     Outcome::says(match call.arguments.first().map(String::as_str) {
+        None | Some("-s") => "Linux\n".into(),
         Some("-m") => format!("{hardware}\n"),
         Some("-r") => format!("6.1.0-28-cloud-{}\n", machine.architecture()),
         Some("-n") => format!("{}\n", machine.hostname),
         Some(_) => {
             format!("Linux {} 6.1.0-28-cloud-{} {hardware} GNU/Linux\n", machine.hostname, machine.architecture())
         }
-        None => "Linux\n".into(),
     })
 }
 
@@ -403,6 +407,32 @@ fn rm(machine: &mut Machine, call: &Call<'_>) -> Outcome {
         }
     }
     outcome
+}
+
+/// `ln -s TARGET PATH`; hard links are left out.
+fn ln(machine: &mut Machine, call: &Call<'_>) -> Outcome {
+    let (options, operands) = call.options("");
+    let [target, path] = operands.as_slice() else { return Outcome::fails(1, "ln: missing file operand") };
+    if !has(&options, 's') {
+        return Outcome::fails(
+            1,
+            format!("ln: failed to create hard link '{path}' => '{target}': Operation not permitted"),
+        );
+    }
+    match machine.files.link(target, &call.path(path), call.who) {
+        Ok(()) => Outcome::default(),
+        Err(error) => Outcome::fails(1, format!("ln: failed to create symbolic link '{path}': {error}")),
+    }
+}
+
+/// It says nothing of what is no link.
+fn readlink(machine: &Machine, call: &Call<'_>) -> Outcome {
+    let (_, operands) = call.options("");
+    let Some(path) = operands.first() else { return Outcome::fails(1, "readlink: missing operand") };
+    match machine.files.target(&call.path(path), call.who) {
+        Some(target) => Outcome::says(format!("{target}\n")),
+        None => Outcome::code(1),
+    }
 }
 
 fn mv(machine: &mut Machine, name: &str, call: &Call<'_>) -> Outcome {

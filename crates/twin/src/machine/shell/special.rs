@@ -306,6 +306,9 @@ impl Shell<'_> {
             Ok(binary) => binary,
             Err(outcome) => return Ok(outcome),
         };
+        if request.head {
+            return Ok(Outcome::code(0));
+        }
         let wait = self.here(|world, key| {
             let name = world.machines.get(key).map(|machine| machine.name().to_owned()).unwrap_or_default();
             if let Some(machine) = world.machines.get_mut(key) {
