@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # host.sh NAME ADDRESS USER_DATA DISK: boots a host in the world that run.sh has made, again after each reboot, until it is
-# powered off. What it says on its console goes to the standard output.
+# powered off, or until the standard input ends. What it says on its console goes to the standard output.
 #
 # A real system and the user data as it is, with these differences from a machine in a cloud: it is a container, so the
 # kernel is this machine's; its address is set from outside; its packages are installed already, and there is no place to
@@ -36,17 +36,27 @@ ip -n "$name" address add "$address/24" dev eth0
 ip -n "$name" link set eth0 up
 
 # A control group for each: systemd in a host ends what it finds in its own.
+groups=()
 for tree in /sys/fs/cgroup /sys/fs/cgroup/systemd /sys/fs/cgroup/unified; do
     if [ -e "$tree/cgroup.procs" ]; then
-        mkdir -p "$tree/$REAL_HOSTS_GROUP/$name"
-        echo $$ > "$tree/$REAL_HOSTS_GROUP/$name/cgroup.procs"
+        groups+=("$tree/$REAL_HOSTS_GROUP/$name")
     fi
 done
+mkdir -p "${groups[@]}"
 
-# 133 is how systemd-nspawn ends when the host wants to be booted again (systemd-nspawn documentation).
-ended=133
-while [ "$ended" = 133 ]; do
-    ended=0
-    systemd-nspawn --quiet --directory="$here/root" --machine="$name" --boot --register=no --keep-unit --console=pipe \
-        --network-namespace-path="/run/netns/$name" --capability=CAP_NET_ADMIN --bind=/dev/net/tun </dev/null || ended=$?
-done
+(
+    for group in "${groups[@]}"; do echo "$BASHPID" > "$group/cgroup.procs"; done
+    # 133 is how systemd-nspawn ends when the host wants to be booted again (systemd-nspawn documentation).
+    ended=133
+    while [ "$ended" = 133 ]; do
+        ended=0
+        systemd-nspawn --quiet --directory="$here/root" --machine="$name" --boot --register=no --keep-unit --console=pipe \
+            --network-namespace-path="/run/netns/$name" --capability=CAP_NET_ADMIN --bind=/dev/net/tun || ended=$?
+    done
+) </dev/null &
+
+# What a host holds is scarce, its memory and the kernel's watches: it is given back as soon as nobody needs the host.
+cat >/dev/null
+kill -KILL $! 2>/dev/null || true
+find "${groups[@]}" -name cgroup.procs -exec cat {} + | sort -u | xargs -r kill -KILL 2>/dev/null || true
+umount --lazy "$here/root" "$here"

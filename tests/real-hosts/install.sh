@@ -16,7 +16,7 @@ if ! command -v mmdebstrap systemd-nspawn ip >/dev/null; then
 fi
 
 # wireguard-go, because not every kernel has WireGuard, and wg-quick falls back to it by itself.
-packages=systemd,systemd-sysv,dbus,openssh-server,cloud-init,sudo,iproute2,iputils-ping,procps,wireguard,wireguard-go,curl
+packages=systemd,systemd-sysv,dbus,openssh-server,cloud-init,sudo,iproute2,iputils-ping,procps,wireguard,wireguard-go,curl,libfaketime
 if [ "$(cat "$directory/installed.txt" 2>/dev/null)" != "$packages" ]; then
     echo "making the hosts' file system (a few minutes, once)"
     rm -rf "$directory/base"

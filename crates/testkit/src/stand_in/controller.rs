@@ -37,6 +37,7 @@ struct Controller {
     twin: Twin,
     name: String,
     kept: Mutex<Kept>,
+    ports: Mutex<Ports>,
 }
 
 /// What was last written to the disk.
@@ -47,6 +48,15 @@ struct Kept {
     credentials: BTreeMap<String, String>,
     /// By node: counts its connections.
     links: BTreeMap<String, u64>,
+}
+
+/// The ports, from the moment at which there is somebody to answer.
+#[derive(Default)]
+struct Ports {
+    are_open: bool,
+    /// Until somebody accepts what comes there.
+    api: Option<TcpListener>,
+    links: Option<TcpListener>,
 }
 
 fn state_file() -> String {
@@ -66,7 +76,12 @@ pub(super) async fn run(arguments: &[String]) -> io::Result<Said> {
     if let Err(said) = have_service(&twin, &this, "controller", arguments) {
         return Ok(said);
     }
-    let controller = Arc::new(Controller { twin: twin.clone(), name: this.name.clone(), kept: Mutex::default() });
+    let controller = Arc::new(Controller {
+        twin: twin.clone(),
+        name: this.name.clone(),
+        kept: Mutex::default(),
+        ports: Mutex::default(),
+    });
     match fs::read(state_file()) {
         Ok(bytes) => controller.restore(&bytes)?,
         Err(_) if twin.with(|world| host::joins_controllers(world, &this.name)) => {
@@ -86,6 +101,12 @@ pub(super) async fn run(arguments: &[String]) -> io::Result<Said> {
         ended = controller.clone().serve_api() => match ended? {},
         ended = controller.clone().serve_links() => match ended? {},
     }
+}
+
+fn listen(port: u16) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 impl Controller {
@@ -115,7 +136,21 @@ impl Controller {
         }
     }
 
+    /// Opens the ports once the API server is there; no command says so before.
+    fn open_ports(&self) -> io::Result<Option<kube::ClusterId>> {
+        let serving = self.twin.with(|world| host::serving(world, &self.name));
+        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        if serving.is_some() && !ports.are_open {
+            (ports.api, ports.links) = (Some(listen(API_PORT)?), Some(listen(link::PORT)?));
+            ports.are_open = true;
+        }
+        Ok(serving)
+    }
+
     fn answer(&self, arguments: &[String]) -> Said {
+        if let Err(error) = self.open_ports() {
+            eprintln!("the ports cannot be opened: {error}");
+        }
         let said = self.twin.with(|world| host::run(world, &self.name, true, arguments));
         self.save();
         said
@@ -141,20 +176,24 @@ impl Controller {
         }
     }
 
-    /// Waits until the API server is there.
-    async fn serving(&self) -> kube::ClusterId {
+    /// Waits until the API server is there; takes one of the ports.
+    async fn serving(
+        &self,
+        port: impl Fn(&mut Ports) -> Option<TcpListener>,
+    ) -> io::Result<(kube::ClusterId, TcpListener)> {
         let mut interval = tokio::time::interval(LOOK_INTERVAL);
         loop {
             interval.tick().await;
-            if let Some(cluster) = self.twin.with(|world| host::serving(world, &self.name)) {
-                return cluster;
+            let cluster = self.open_ports()?;
+            let listener = port(&mut self.ports.lock().unwrap_or_else(PoisonError::into_inner));
+            if let (Some(cluster), Some(listener)) = (cluster, listener) {
+                return Ok((cluster, listener));
             }
         }
     }
 
     async fn serve_api(self: Arc<Self>) -> io::Result<Infallible> {
-        let cluster = self.serving().await;
-        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, API_PORT)).await?;
+        let (cluster, listener) = self.serving(|ports| ports.api.take()).await?;
         let mut connections = tokio::task::JoinSet::new();
         loop {
             let (stream, _) = listener.accept().await?;
@@ -166,8 +205,7 @@ impl Controller {
     }
 
     async fn serve_links(self: Arc<Self>) -> io::Result<Infallible> {
-        let cluster = self.serving().await;
-        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, link::PORT)).await?;
+        let (cluster, listener) = self.serving(|ports| ports.links.take()).await?;
         let mut connections = tokio::task::JoinSet::new();
         loop {
             let (stream, _) = listener.accept().await?;

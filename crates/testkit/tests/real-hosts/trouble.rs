@@ -23,6 +23,22 @@ fn a_reboot_keeps_the_identity_and_the_mesh() {
 }
 
 #[test]
+fn a_clock_that_is_wrong_locks_nobody_out_and_can_be_read() {
+    block_on(async {
+        let paper = Paper::new(1, 0);
+        let host = Host::start(&paper, 0);
+        host.ready().await;
+        let seconds = async || {
+            let there: i64 = host.ok("date +%s").await.trim().parse().expect("seconds");
+            World::real().expect("this machine").clock.utc().unix_timestamp() - there
+        };
+        assert!((0..30).contains(&seconds().await));
+        host.set_clock("-2h").await;
+        assert!((7200..7230).contains(&seconds().await));
+    });
+}
+
+#[test]
 fn an_sshd_that_is_restarted_or_killed_comes_back() {
     block_on(async {
         let paper = Paper::new(1, 0);
