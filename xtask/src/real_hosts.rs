@@ -39,13 +39,17 @@ pub(crate) fn number() -> Result<u64, String> {
 /// Runs the tests; an error says why that is not possible.
 pub(crate) fn run() -> Result<Ran, String> {
     let scripts = root()?.join(SCRIPTS);
-    let directory = PathBuf::from(metadata()?["target_directory"].as_str().unwrap_or_default()).join("real-hosts");
+    let target = PathBuf::from(metadata()?["target_directory"].as_str().unwrap_or_default());
+    let directory = target.join("real-hosts");
     println!("\n     Running {SCRIPTS}/install.sh (a few minutes, once)");
     quietly(program(&scripts.join("install.sh").to_string_lossy()).arg(&directory))?;
+    let mut build = cargo();
+    quietly(build.args(["build", "--workspace", "--bin", "k0rdentctl"]))?;
     let runner = format!("target.'cfg(unix)'.runner=['{}']", scripts.join("run.sh").display());
     let mut command = cargo();
     command.args(["test", "--config", &runner, "--workspace", "--test", "real-hosts", "--", "--test-threads=4"]);
     command.env("REAL_HOSTS", &directory).env("CARGO_TERM_COLOR", "never");
+    command.env("K0RDENTCTL", target.join("debug/k0rdentctl"));
     let output = command.output().map_err(|error| format!("real-hosts: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     println!("{}{text}", String::from_utf8_lossy(&output.stderr));

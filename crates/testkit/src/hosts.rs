@@ -97,6 +97,13 @@ impl Host {
 
     /// Switches a host on that gets this document.
     pub fn start_with(paper: &Paper, position: usize, document: &str) -> Self {
+        // A real k0s unpacks itself.
+        let disk = if real_k0s().is_some() { "6g" } else { "256m" };
+        Self::start_sized(paper, position, document, disk)
+    }
+
+    /// Switches a host on that has a disk of this size, `3g`.
+    pub fn start_sized(paper: &Paper, position: usize, document: &str, disk: &str) -> Self {
         // Each test has hosts of its own, so that none has to wait for another.
         static NEXT: AtomicU8 = AtomicU8::new(11);
         let address = Ipv4Addr::new(198, 51, 100, NEXT.fetch_add(1, Ordering::Relaxed));
@@ -106,8 +113,6 @@ impl Host {
         fs::write(&user_data, document).expect("the user data");
         let output = fs::File::create(&console).expect("a console").into_parts().0;
         let target = paper.target(position, address);
-        // A real k0s unpacks itself.
-        let disk = if real_k0s().is_some() { "6g" } else { "256m" };
         let process = script("host.sh")
             .args([name.as_ref(), address.to_string().as_ref(), user_data.as_os_str(), disk.as_ref()])
             .stdin(Stdio::piped())
@@ -211,6 +216,11 @@ pub fn k0s_binary(stand_in: &str) -> PathBuf {
         if done.is_ok_and(|status| status.success()) { stripped } else { stand_in.into() }
     };
     real_k0s().unwrap_or_else(|| STRIPPED.get_or_init(strip).clone())
+}
+
+/// The program under test, as a process: the one that `cargo xtask real-hosts` has built.
+pub fn k0rdentctl() -> Command {
+    program(file_in("K0RDENTCTL").expect("these tests are run by `cargo xtask real-hosts`"))
 }
 
 /// The release that a k0s binary is, for `software.k0s.version`.

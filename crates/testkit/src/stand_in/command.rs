@@ -71,7 +71,7 @@ fn mirror(twin: &Twin, this: &Host, arguments: &[String]) -> io::Result<Option<&
     for (role, unit) in ROLES {
         let Ok(text) = fs::read_to_string(path(unit)) else { continue };
         let line = text.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap_or_default();
-        let words: Vec<String> = line.split_whitespace().skip(2).map(str::to_owned).collect();
+        let words: Vec<String> = line.split_whitespace().skip(2).map(|word| word.replace("\\x20", " ")).collect();
         // A unit that k0s has not written is none.
         if have_service(twin, this, role, &words).is_err() {
             continue;

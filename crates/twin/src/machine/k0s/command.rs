@@ -153,14 +153,15 @@ fn write_unit(world: &mut World, key: &str, service: Service, force: bool) -> Ou
             "failed to install {role} service: failed to install service: Init already exists: {path}"
         ));
     }
-    // k0s source, `pkg/install`: the template of its unit.
+    // k0s source, `pkg/install`: the template of its unit, in which a space in an argument is `\x20`.
+    let arguments: Vec<String> = service.arguments.iter().map(|argument| argument.replace(' ', "\\x20")).collect();
     let text = format!(
         "[Unit]\nDescription=k0s - Zero Friction Kubernetes\nDocumentation=https://docs.k0sproject.io\n\
         ConditionFileIsExecutable=/usr/local/bin/k0s\n\nAfter=network-online.target\nWants=network-online.target\n\n\
         [Service]\nStartLimitInterval=5\nStartLimitBurst=10\nExecStart=/usr/local/bin/k0s {role} {}\n\n\
         RestartSec=10\nDelegate=yes\nKillMode=process\nLimitCORE=infinity\nTasksMax=infinity\nTimeoutStartSec=0\n\
         LimitNOFILE=999999\nRestart=always\n\n[Install]\nWantedBy=multi-user.target\n",
-        service.arguments.join(" ")
+        arguments.join(" ")
     );
     machine.files.put(&path, text, 0o644, "root");
     machine.k0s.service = Some(service);
