@@ -184,7 +184,7 @@ fn a_program_that_is_killed_at_any_instant_finishes_when_it_is_started_again() {
         let commands = [["deploy", "-y"], ["reset", "-y"]];
         let (mut kills, mut command) = (0, 0);
         while kills < 20 {
-            let instant = Duration::from_millis(50 + random.next_u64() % 6000);
+            let instant = Duration::from_millis(50 + random.next_u64() % 4500);
             let mut child = cluster.start(&commands[command]);
             match Cluster::wait(&mut child, instant).await {
                 Some(0) => command = 1 - command,
