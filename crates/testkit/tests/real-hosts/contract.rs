@@ -4,6 +4,7 @@
 use std::{net::Ipv4Addr, path::Path, sync::OnceLock, time::Duration};
 
 use deploy::{
+    hosts::CLAIM,
     k0s,
     keys::openssh_public,
     mesh::Mesh,
@@ -271,8 +272,24 @@ fn units() -> Vec<Act> {
     ]
 }
 
+/// How a host is examined, claimed and given back.
+fn claim() -> Vec<Act> {
+    let readlink = format!("readlink {CLAIM}");
+    let claimed_by = |cluster: &str| run(format!("sudo ln -s {cluster} {CLAIM}"));
+    vec![
+        run("uname -s; uname -m; ls -d /run/systemd/system; sudo -n true 2>&1 && echo yes"),
+        run(format!("ls -d {}", k0s::PLACES.join(" "))),
+        run(&readlink),
+        claimed_by("k0rdent-hosts001"),
+        claimed_by("k0rdent-hosts002"),
+        run(&readlink),
+        run(format!("sudo rm -f -- {CLAIM}; sudo rm -f -- {CLAIM}")),
+        run(&readlink),
+    ]
+}
+
 fn everything() -> Vec<Act> {
-    [birth_and_mesh(), files(), without_k0s(), units()].into_iter().flatten().collect()
+    [birth_and_mesh(), files(), without_k0s(), units(), claim()].into_iter().flatten().collect()
 }
 
 /// The life of a controller, from its binary to its reset. Only with a real k0s is this a comparison with the real one;
