@@ -102,7 +102,9 @@ impl Stage {
 
     /// Another way into the same world, with chance of its own: a program that starts again.
     pub fn again(&self, chance: u64) -> Self {
-        Self::on(self.twin.clone(), self.seed, chance)
+        let mut again = Self::on(self.twin.clone(), self.seed, chance);
+        again.world.files = self.world.files.clone();
+        again
     }
 
     /// The product reads the files that a configuration names, of which the world gets its own: its machines run no

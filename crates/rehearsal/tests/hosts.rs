@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::sync::{Arc, Mutex};
+
 use common::show;
 use deploy::{
     config::{self, Config},
@@ -9,9 +11,12 @@ use deploy::{
     session::{Finished, Session, SessionError, Teardown, Watching},
     task::Phase,
 };
-use engine::Stop;
+use engine::{
+    Event, Message, StepId, Stop,
+    runner::{FaultInjector, FaultPoint, Injection},
+};
 use rehearsal::Stage;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 const HOST_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJbhYf3pTSCPnbNJqYx9vLTzs7uyHyRR8SOELcDNYiEQ";
 
@@ -211,4 +216,104 @@ async fn a_host_that_does_not_answer_is_left_and_named() {
     hosts.stage.twin.with(|world| world.faults.active.clear());
     hosts.reset(Manner::Force).await.expect("the rest");
     assert_eq!(hosts.files(), hosts.before);
+}
+
+/// What is done to the program at a step.
+const TROUBLES: [(FaultPoint, Injection); 5] = [
+    (FaultPoint::Start, Injection::Fail),
+    (FaultPoint::BeforeEffect, Injection::Hang),
+    (FaultPoint::AfterEffect, Injection::Hang),
+    (FaultPoint::BeforeRecord, Injection::Hang),
+    (FaultPoint::AfterRecord, Injection::Hang),
+];
+
+impl Hosts {
+    /// Runs one command in which this trouble strikes at this step; a program that hangs is killed, with its connections.
+    async fn run_in_trouble(&mut self, is_reset: bool, step: &StepId, trouble: (FaultPoint, Injection)) {
+        let (killed, target, (point, what)) = (Arc::new(Notify::new()), step.clone(), trouble);
+        let notify = Arc::clone(&killed);
+        let faults: FaultInjector = Arc::new(move |reached, step| {
+            if reached != point || *step != target {
+                return Injection::None;
+            }
+            if what == Injection::Hang {
+                notify.notify_one();
+            }
+            what
+        });
+        let (_go_on, stop) = watch::channel(Stop::No);
+        let watching = Watching { stop, listener: &show, faults: Some(faults) };
+        let (session, text) = (self.session(), config::render(&self.config));
+        let teardown = Teardown::default();
+        let run = async {
+            match is_reset {
+                true => session.reset(&teardown, watching).await,
+                false => session.deploy(&text, &self.config, watching).await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = killed.notified() => {}
+            // Not every step has an effect, and some failures come after everything else.
+            _ = run => {}
+        }
+        self.stage.network.sever();
+        self.stage = self.stage.again(7);
+    }
+
+    /// The steps of one command, in order.
+    async fn steps(&self, is_reset: bool) -> Vec<StepId> {
+        let steps = Mutex::new(Vec::new());
+        let listener = |message: &Message| {
+            if let Message::Recorded(record) = message
+                && let Event::Planned { steps: planned } = &record.event
+            {
+                steps.lock().expect("one thread").extend(planned.iter().map(|step| step.id.clone()));
+            }
+        };
+        let (_go_on, stop) = watch::channel(Stop::No);
+        let watching = Watching { stop, listener: &listener, faults: None };
+        match is_reset {
+            true => self.session().reset(&Teardown::default(), watching).await,
+            false => self.session().deploy(&config::render(&self.config), &self.config, watching).await,
+        }
+        .expect("nothing in the way");
+        steps.into_inner().expect("one thread")
+    }
+}
+
+async fn every_step_in_trouble(is_reset: bool) {
+    let calm = Hosts::new(&configuration(1, 1), 9);
+    if is_reset {
+        calm.deploy().await.expect("a deployment");
+    }
+    let steps = calm.steps(is_reset).await;
+    for (step, trouble) in steps.iter().flat_map(|step| TROUBLES.map(|trouble| (step, trouble))) {
+        let mut hosts = Hosts::new(&configuration(1, 1), 9);
+        if is_reset {
+            hosts.deploy().await.expect("a deployment");
+        }
+        hosts.run_in_trouble(is_reset, step, trouble).await;
+        if !is_reset {
+            let finished = hosts.deploy().await.unwrap_or_else(|error| panic!("{step} {trouble:?}: {error}"));
+            assert_eq!(finished.status.phase, "k0rdent_deployed", "{step} {trouble:?}");
+        }
+        match hosts.reset(Manner::Orderly).await {
+            // The one in trouble had finished, but for its last word.
+            Ok(_) | Err(SessionError::NoCluster(_)) => {}
+            Err(error) => panic!("{step} {trouble:?}: {error}"),
+        }
+        assert_eq!(hosts.files(), hosts.before, "{step} {trouble:?}");
+    }
+    println!("{} steps x {} troubles", steps.len(), TROUBLES.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_on_hosts_survives_every_trouble_at_every_step() {
+    every_step_in_trouble(false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_of_hosts_survives_every_trouble_at_every_step() {
+    every_step_in_trouble(true).await;
 }
