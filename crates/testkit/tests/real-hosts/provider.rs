@@ -21,6 +21,8 @@ use testkit::hosts::{self, Host, Paper, block_on};
 const FILES: &str = "sudo find /etc /home /opt /root /srv /usr/lib/systemd /usr/libexec /usr/local /var/lib -xdev \
     \\( -path /var/lib/systemd -o -path /var/lib/cloud -o -path /var/lib/private \\) -prune -o \
     \\( -printf '%p %y %m %U:%G %l\\n' -a -type f -exec sha256sum {} + \\) | grep -v '^/etc/systemd/system d' | sort";
+/// The configuration's file.
+const CONFIGURATION: &str = "k0rdent.yaml";
 /// What the operator's computer may take for one command, in tries of this length.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long one command of the program may take.
@@ -67,10 +69,18 @@ impl Cluster {
                 key.display(),
             );
         }
-        fs::write(home.path().join("k0rdent.yaml"), text).expect("a configuration");
+        fs::write(home.path().join(CONFIGURATION), text).expect("a configuration");
         let mut cluster = Self { hosts, home, before: Vec::new() };
         cluster.before = cluster.files().await;
         cluster
+    }
+
+    /// From now on every host is reached by way of the first.
+    fn go_through_the_first(&self) {
+        let file = self.home.path().join(CONFIGURATION);
+        let text = fs::read_to_string(&file).expect("a configuration");
+        let first = text.lines().find_map(|line| line.strip_prefix("  - {role: controller, ")).expect("the first");
+        fs::write(&file, format!("{text}ssh: {{bastions: [{{{first}]}}\n")).expect("a configuration");
     }
 
     async fn files(&self) -> Vec<String> {
@@ -201,6 +211,26 @@ fn a_program_that_is_killed_at_any_instant_finishes_when_it_is_started_again() {
         cluster.ok(&commands[command]).await;
         cluster.ok(&["deploy", "-y"]).await;
         cluster.is_whole().await;
+        cluster.ok(&["reset", "-y"]).await;
+        cluster.is_as_before().await;
+    });
+}
+
+#[test]
+fn a_host_that_boots_in_the_middle_of_a_deployment_joins_all_the_same() {
+    block_on(async {
+        let cluster = Cluster::new().await;
+        cluster.go_through_the_first();
+        let mut child = cluster.start(&["deploy", "-y"]);
+        while !cluster.said().contains("k0s/k0s-worker-1/binary: done") {
+            assert_eq!(Cluster::wait(&mut child, LOOK).await, None, "{}", cluster.said());
+        }
+        cluster.hosts[1].reboot().await;
+        let code = Cluster::wait(&mut child, PATIENCE).await;
+        assert!(matches!(code, Some(0 | 1)), "{code:?} {}", cluster.said());
+        cluster.ok(&["deploy", "-y"]).await;
+        cluster.is_whole().await;
+        cluster.ok(&["ssh", "k0s-worker-2", "--", "true"]).await;
         cluster.ok(&["reset", "-y"]).await;
         cluster.is_as_before().await;
     });
