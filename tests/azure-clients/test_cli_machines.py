@@ -1,6 +1,7 @@
 """The Azure CLI on the twin: machines, templates, and a cluster of ours, as a person would type it and read it."""
 
 import json
+import os
 import pathlib
 import subprocess
 import unittest
@@ -122,6 +123,67 @@ class Machines(Case):
         az("disk", "delete", *of_group, "--name", "data", "--yes")
         az("group", "delete", "--name", group, "--yes", "--force-deletion-types", "Microsoft.Compute/virtualMachines")
         self.assertIs(az("group", "exists", "--name", group), False)
+
+    def test_people_log_in_with_their_own_keys(self):
+        group = self.group()
+        keys = twin.directory / "keys"
+        keys.mkdir()
+
+        def keygen(name, *arguments):
+            command = ["ssh-keygen", "-q", "-C", name, "-f", str(keys / name), *arguments]
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+            return keys / name
+
+        rsa = keygen("rsa", "-t", "rsa", "-b", "3072", "-N", "")
+        made = self.machine(group, "mine", "--ssh-key-values", f"{rsa}.pub")
+        address, port = made["publicIpAddress"], str(twin.endpoints["ssh_port"])
+
+        def openssh(key, *command):
+            options = ["-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes"]
+            ssh = ["ssh", *options, "-i", str(key), "-p", port, f"k0s@{address}", *command]
+            ran = subprocess.run(ssh, capture_output=True, text=True, timeout=60, env={"PATH": os.environ["PATH"]})
+            return ran.returncode, ran.stdout
+
+        self.assertEqual(openssh(rsa, "cat /etc/os-release | head -1; hostname"), (0, 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nmine\n'))
+        stranger = keygen("stranger", "-t", "rsa", "-b", "3072", "-N", "")
+        self.assertEqual(openssh(stranger, "hostname"), (255, ""))
+
+        # The program itself, with the same key: as it is, with a passphrase, and in an agent.
+        scanned = subprocess.run(["ssh-keyscan", "-p", port, address], capture_output=True, text=True, timeout=60).stdout
+        host_key = next(line for line in scanned.splitlines() if line and not line.startswith("#")).split(" ", 1)[1]
+
+        def findings(key, **variables):
+            configuration = keys / "hosts.yaml"
+            host = {
+                "role": "controller", "address": address, "private_address": "10.0.0.4", "port": int(port), "user": "k0s",
+                "key": str(key), "host_key": host_key,
+            }
+            configuration.write_text(json.dumps({"provider": "ssh", "hosts": [host]}))
+            command = [served.PROGRAM, "--config", str(configuration), "--home", str(keys / "home"), "check"]
+            ran = subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, env=variables)
+            return ran.stdout + ran.stderr
+
+        # Whoever gets in is told about the machine, which has no curl.
+        inside, outside = "cannot be reached from there", "has a passphrase"
+        self.assertNotIn("key ", findings(rsa))
+        self.assertIn(inside, findings(rsa))
+        self.assertIn("SSH does not accept the key of user k0s", findings(stranger))
+        subprocess.run(["ssh-keygen", "-q", "-p", "-P", "", "-N", "open sesame", "-f", str(rsa)], check=True)
+        self.assertIn(outside, findings(rsa))
+        self.assertIn("the passphrase is wrong", findings(rsa, K0RDENT_SSH_PASSPHRASE="wrong"))
+        self.assertIn(inside, findings(rsa, K0RDENT_SSH_PASSPHRASE="open sesame"))
+        agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(keys / "agent")], stdout=subprocess.DEVNULL)
+        self.addCleanup(agent.wait)
+        self.addCleanup(agent.terminate)
+        while not (keys / "agent").exists():
+            self.assertIsNone(agent.poll())
+        helper = keys / "askpass"
+        helper.write_text("#!/bin/sh\necho open sesame\n")
+        helper.chmod(0o700)
+        variables = {**os.environ, "SSH_AUTH_SOCK": str(keys / "agent"), "SSH_ASKPASS": str(helper), "SSH_ASKPASS_REQUIRE": "force"}
+        subprocess.run(["ssh-add", "-q", str(rsa)], check=True, env=variables, stdin=subprocess.DEVNULL)
+        for key in (rsa, f"{rsa}.pub"):
+            self.assertIn(inside, findings(key, SSH_AUTH_SOCK=str(keys / "agent")))
 
     def test_spot_machine_is_evicted(self):
         group = self.group()

@@ -9,7 +9,9 @@ directory=$1
 [ -c /dev/net/tun ] || { echo "there is no /dev/net/tun"; exit 1; }
 unshare --mount --net --pid --fork true 2>/dev/null || { echo "no namespaces can be made here"; exit 1; }
 
-if ! command -v mmdebstrap systemd-nspawn ip >/dev/null; then
+# Asked one by one: of several names, one that is found is enough for `command -v`.
+is_here() { for program in "$@"; do command -v "$program" >/dev/null || return 1; done; }
+if ! is_here mmdebstrap systemd-nspawn ip; then
     command -v apt-get >/dev/null || { echo "there is no mmdebstrap, no systemd-nspawn, and no apt-get to install them"; exit 1; }
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mmdebstrap systemd-container iproute2

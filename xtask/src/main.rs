@@ -3,7 +3,7 @@
 //! - `cargo xtask test`: every test that this machine can run, and a table of what ran
 //! - `cargo xtask azure-clients`: one tier of it, the Azure CLI and the Azure SDKs for Python on a served twin
 //! - `cargo xtask real-hosts`: another one, the product on real hosts
-//! - `cargo xtask measure`: rehearsals from 1 to 500 machines, and what they cost
+//! - `cargo xtask measure`: rehearsals from 1 to 500 machines, and what they cost; machines on a served twin
 //! - `cargo xtask twin-docs`: where the twin's behaviour comes from, in `docs/twin.md`
 //! - `cargo xtask simulate`: lives of clusters, drawn by seed, on a world that goes wrong
 //! - `cargo xtask kill-sweep`: the released program, killed at random instants
@@ -24,7 +24,7 @@ const USAGE: &str = "usage: cargo xtask test      every test that this machine c
        cargo xtask measure   rehearsals from 1 to 500 machines, and what they cost
        cargo xtask twin-docs   writes docs/twin.md: where the twin's behaviour comes from
        cargo xtask simulate --seeds N [--from S] [--plain]   lives of clusters, drawn by seed, on a world that goes wrong
-       cargo xtask kill-sweep --kills N [--seed S]           the released program, killed at random instants";
+       cargo xtask kill-sweep --kills N [--seed S] [--hunt]   the released program, struck by signals at random instants";
 
 fn main() -> ExitCode {
     #[expect(clippy::disallowed_methods, reason = "a chore of the project, not a part of the program")]

@@ -1,6 +1,11 @@
-//! `cargo xtask measure`: rehearses clusters of several sizes with the released program, and prints what they cost.
+//! `cargo xtask measure`: rehearses clusters of several sizes with the released program, and prints what they cost; then
+//! brings machines up on a twin that is as slow as Azure.
 
-use std::{path::Path, process::Stdio};
+use std::{
+    path::Path,
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
@@ -8,6 +13,8 @@ use crate::cargo::{cargo, metadata, program};
 
 /// Controllers and workers.
 const SIZES: [(u32, u32); 4] = [(1, 0), (3, 3), (5, 45), (3, 497)];
+/// How long a served twin may take to begin.
+const TWIN_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Whether every rehearsal succeeded.
 pub(crate) fn run() -> Result<bool, String> {
@@ -29,7 +36,66 @@ pub(crate) fn run() -> Result<bool, String> {
         println!("{}", row(&cells(&format!("{controllers}+{workers}"), &report)));
         succeeded &= report["outcome"] == "succeeded";
     }
+    let (seconds, cpu_seconds) = served(&binary, &directory)?;
+    println!(
+        "\n3+2 until the mesh stands, on a served twin at the speed of the world: {seconds:.0} s, {cpu_seconds:.2} CPU s"
+    );
     Ok(succeeded)
+}
+
+/// Deploys machines over TCP, product and twin each a process of its own: seconds of real time, and CPU seconds of the
+/// product.
+#[expect(clippy::disallowed_methods, reason = "a chore of the project, which measures real time")]
+fn served(binary: &Path, directory: &Path) -> Result<(f64, f64), String> {
+    let scratch = directory.join("served");
+    if scratch.exists() {
+        fs_err::remove_dir_all(&scratch).map_err(|error| error.to_string())?;
+    }
+    fs_err::create_dir_all(&scratch).map_err(|error| error.to_string())?;
+    fs_err::write(scratch.join("k0rdent.yaml"), configuration(3, 2)).map_err(|error| error.to_string())?;
+    let command = || {
+        let mut command = program(&binary.to_string_lossy());
+        command.current_dir(&scratch).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    };
+    let failed = |error: std::io::Error| format!("{}: {error}", binary.display());
+    let mut twin = command().args(["twin", "serve", "--data-dir", "twin", "--speed", "1"]).spawn().map_err(failed)?;
+    let result = serves(&mut twin, &scratch.join("twin/endpoints.json")).and_then(|()| {
+        let (began, before) = (Instant::now(), children_cpu_seconds()?);
+        let deploy =
+            command().args(["--twin", "twin", "deploy", "--yes", "--until", "mesh"]).status().map_err(failed)?;
+        let spent = (began.elapsed().as_secs_f64(), children_cpu_seconds()? - before);
+        if deploy.success() { Ok(spent) } else { Err(format!("deploy on a served twin: {deploy}")) }
+    });
+    twin.kill().map_err(failed)?;
+    twin.wait().map_err(failed)?;
+    result
+}
+
+/// Waits until the twin has written where it is.
+#[expect(clippy::disallowed_methods, reason = "a chore of the project, which waits in real time")]
+fn serves(twin: &mut Child, endpoints: &Path) -> Result<(), String> {
+    let began = Instant::now();
+    while !endpoints.exists() {
+        if let Some(status) = twin.try_wait().map_err(|error| error.to_string())? {
+            return Err(format!("twin serve: {status}"));
+        }
+        if began.elapsed() > TWIN_PATIENCE {
+            return Err(format!("twin serve: nothing after {} s", TWIN_PATIENCE.as_secs()));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// CPU time of the children that were waited for: fields 16 and 17 of /proc/self/stat, in hundredths of a second (Linux
+/// documentation, proc(5)).
+fn children_cpu_seconds() -> Result<f64, String> {
+    let stat = fs_err::read_to_string("/proc/self/stat").map_err(|error| error.to_string())?;
+    // The second field, in parentheses, may contain spaces.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks = fields.skip(13).take(2).filter_map(|text| text.parse::<f64>().ok());
+    Ok(ticks.sum::<f64>() / 100.0)
 }
 
 /// A configuration of that size, in networks that are large enough for 500 machines.

@@ -9,7 +9,7 @@ use time::{Duration, OffsetDateTime, PrimitiveDateTime, format_description::Borr
 
 use crate::{
     environment::{ARCHIVE, Environment},
-    task::Phase,
+    task::Task,
     topology::ClusterId,
     views::FORMAT_VERSION,
 };
@@ -122,8 +122,7 @@ impl Report {
         let reset = runs.last().filter(|run| run.command == "reset");
         let reset_at = state.runs.last().filter(|_| reset.is_some()).and_then(|run| run.ended_at);
         let lived = deployed.zip(reset_at).map(|(deployed, reset_at)| reset_at - deployed.started_at);
-        let evidence = StepId::new(format!("{}/evidence", Phase::Teardown.name()));
-        let found = state.output(&evidence).map(|output| output["leftovers"].clone());
+        let found = state.output(&Task::Evidence.common_id()).map(|output| output["leftovers"].clone());
         Self {
             format_version: FORMAT_VERSION,
             cluster_id: cluster.to_string(),

@@ -31,6 +31,12 @@ const BUILT_IN: [(&str, &str); 18] = [
 
 /// What cannot be changed in place, all of it at once; nothing if all can.
 pub fn refusals(before: &Config, wanted: &Config) -> Vec<Failure> {
+    let taken_away = (before.proxy.is_set() && !wanted.proxy.is_set()).then(|| {
+        Failure::refused("proxy cannot be taken away while the cluster exists: its machines would go on using it")
+            .advise(
+                "Leave proxy.http and proxy.https, and set proxy.no_proxy to [\"*\"]: then nothing goes through it.",
+            )
+    });
     let value = |config: &Config| serde_json::to_value(config).unwrap_or_default();
     let (before, wanted) = (value(before), value(wanted));
     BUILT_IN
@@ -47,6 +53,7 @@ pub fn refusals(before: &Config, wanted: &Config) -> Vec<Failure> {
             ))
             .advise("Set it back; or `k0rdentctl reset`, then deploy anew.")
         })
+        .chain(taken_away)
         .collect()
 }
 

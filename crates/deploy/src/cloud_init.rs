@@ -5,18 +5,32 @@ use serde_json::{Value, json};
 use crate::{
     config::Config,
     keys::{ClusterKeys, openssh_private, openssh_public},
+    machine_proxy,
     mesh::Mesh,
     secret::Secret,
     topology::{Node, Topology},
+    yaml::yaml,
 };
 
 /// Azure refuses custom data of more than 64 KiB (Azure documentation).
 pub const BYTES_LIMIT: usize = 64 * 1024;
 
+/// The packages that a machine needs.
+fn packages(mesh: Mesh) -> Vec<&'static str> {
+    mesh.packages().iter().copied().chain(["curl"]).collect()
+}
+
+/// The command that installs them where cloud-init could not: it waits 30 s for apt's lock and no longer (cloud-init source),
+/// and others, such as unattended upgrades or an extension of Azure, have it for minutes.
+pub fn install_packages(mesh: Mesh) -> String {
+    let packages = packages(mesh).join(" ");
+    format!("sudo apt-get -q update && sudo apt-get -qy -o DPkg::Lock::Timeout=60 install {packages}")
+}
+
 /// The `#cloud-config` document for a node. It holds the machine's private keys.
 pub fn document(config: &Config, topology: &Topology, keys: &ClusterKeys, mesh: Mesh, node: &Node) -> Secret {
     let host_key = keys.ssh_host(&node.name);
-    let files: Vec<Value> = mesh
+    let mut files: Vec<Value> = mesh
         .files(topology, keys, node)
         .iter()
         .map(|file| {
@@ -28,7 +42,12 @@ pub fn document(config: &Config, topology: &Topology, keys: &ClusterKeys, mesh: 
             })
         })
         .collect();
-    let packages: Vec<&str> = mesh.packages().iter().copied().chain(["curl"]).collect();
+    if let Some(content) = machine_proxy::apt(config) {
+        let content = content.expose();
+        files.push(json!({
+            "path": machine_proxy::APT, "owner": "root:root", "permissions": "0600", "content": content,
+        }));
+    }
     let value = json!({
         "hostname": node.name,
         "preserve_hostname": false,
@@ -48,7 +67,7 @@ pub fn document(config: &Config, topology: &Topology, keys: &ClusterKeys, mesh: 
             "ed25519_public": openssh_public(&host_key),
         },
         "package_update": true,
-        "packages": packages,
+        "packages": packages(mesh),
         "write_files": files,
         // The start does not block: whether the mesh is up is looked at for its own sake, not as an error of cloud-init.
         "runcmd": [
@@ -57,6 +76,6 @@ pub fn document(config: &Config, topology: &Topology, keys: &ClusterKeys, mesh: 
             ["systemctl", "start", "--no-block", mesh.unit()],
         ],
     });
-    let yaml = serde_saphyr::to_string(&value).unwrap_or_default();
+    let yaml = yaml(&value);
     Secret::new(format!("#cloud-config\n# {} of {}\n{yaml}", node.name, topology.cluster_id))
 }

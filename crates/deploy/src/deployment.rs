@@ -1,11 +1,11 @@
 //! What the steps of one run share: the clients, the keys, and what is known so far.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -17,15 +17,15 @@ use tokio::{
 };
 
 use crate::{
-    azure::{ArmClient, ArmError, Ids, Inventory, Kind, Watch, inventory},
+    azure::{ArmClient, ArmError, Ids, Inventory, Kind, Tags, Watch, inventory},
     config::Config,
     environment::Environment,
-    hosts::UserKeys,
+    hosts::Users,
     keys::ClusterKeys,
     kubeconfig::Admin,
     kubernetes::{Kubernetes, KubernetesError},
     mesh::Mesh,
-    seam::World,
+    seam::{World, lock},
     ssh::{Remote, SshError, Target, Tunnel},
     steps::k0s::{NodeSeen, Token, follow_nodes},
     topology::{Node, Role, Topology},
@@ -46,6 +46,8 @@ pub struct Azure {
 pub enum Fate {
     /// It may come up.
     Open,
+    /// It is deleted, and another one is asked for.
+    Replaced,
     /// Azure calls it ready: SSH answers soon, or not at all.
     Up,
     /// It will not.
@@ -55,11 +57,22 @@ pub enum Fate {
 /// What is known about one machine in this run.
 pub struct Machine {
     public_address: Mutex<Option<Ipv4Addr>>,
+    identity: Mutex<Option<String>>,
+    is_kept: AtomicBool,
     /// Whether it is worth waiting for.
     pub fate: watch::Sender<Fate>,
-    /// The zone in which it is, or is to be.
-    pub zone: Mutex<u8>,
+    /// The zone in which it is, or is to be, if it is to be in one.
+    pub zone: Mutex<Option<u8>>,
     remote: OnceCell<Arc<Remote>>,
+}
+
+/// What somebody has asked for beyond what the configuration says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Repair {
+    /// Begin an empty cluster where the old one is lost.
+    pub start_anew: bool,
+    /// Delete the machine of that name, and make it anew.
+    pub replace: Option<String>,
 }
 
 /// Everything that the steps of one run share.
@@ -86,11 +99,22 @@ pub struct Deployment {
     azure: Option<Azure>,
     /// What existed in Azure when the run began.
     pub inventory: Inventory,
+    /// The version of the image from which this run makes machines, once it is known.
+    pub image_version: std::sync::OnceLock<String>,
+    /// The tags that configurations have given so far.
+    pub given_tags: Tags,
     /// Where the end of a deletion can be asked for that an earlier run has not waited for.
     pub deletion: Option<String>,
     /// Whether a teardown deletes child clusters.
     pub with_children: bool,
-    user_keys: UserKeys,
+    /// Whether a teardown goes on although child clusters stay.
+    pub abandon_children: bool,
+    /// The child clusters that there are or were, by name; `None` while nobody could say.
+    pub children: Mutex<Option<BTreeSet<String>>>,
+    /// What somebody has asked for.
+    pub repair: Repair,
+    has_cluster: AtomicBool,
+    users: Users,
     /// The world as it is seen from where SSH connections to machines begin.
     ssh_world: World,
     machines: Vec<Machine>,
@@ -98,7 +122,7 @@ pub struct Deployment {
     access: Mutex<Arc<Access>>,
     nodes: OnceCell<NodeBoard>,
     /// Join tokens of this run.
-    pub tokens: tokio::sync::Mutex<BTreeMap<Role, Token>>,
+    pub tokens: tokio::sync::Mutex<Vec<Token>>,
     /// SHA-256 of the files of this computer that are put on machines.
     pub digests: tokio::sync::Mutex<BTreeMap<String, String>>,
 }
@@ -138,12 +162,16 @@ pub struct Parts {
     pub azure: Option<(Arc<ArmClient>, String)>,
     /// What exists in Azure.
     pub inventory: Inventory,
-    /// The private keys of those who log in to hosts that exist already.
-    pub user_keys: UserKeys,
+    /// Those who log in to hosts that exist already.
+    pub users: Users,
     /// The world as it is seen from the last bastion.
     pub ssh_world: World,
     /// Whether a teardown deletes child clusters.
     pub with_children: bool,
+    /// Whether a teardown goes on although child clusters stay.
+    pub abandon_children: bool,
+    /// What somebody has asked for.
+    pub repair: Repair,
 }
 
 impl Deployment {
@@ -164,11 +192,17 @@ impl Deployment {
             epoch,
             ssh_from: parts.ssh_from,
             azure,
-            user_keys: parts.user_keys,
+            users: parts.users,
             ssh_world: parts.ssh_world,
             inventory: parts.inventory,
+            image_version: std::sync::OnceLock::new(),
+            given_tags: Tags::new(),
             deletion: None,
             with_children: parts.with_children,
+            abandon_children: parts.abandon_children,
+            children: Mutex::new(Some(BTreeSet::new())),
+            repair: parts.repair,
+            has_cluster: AtomicBool::new(false),
             machines,
             speaker: AtomicUsize::new(parts.topology.nodes.iter().position(|node| node.leader).unwrap_or(0)),
             topology: parts.topology,
@@ -209,6 +243,16 @@ impl Deployment {
         self.speaker.store(controller, Ordering::Relaxed);
     }
 
+    /// Whether there is a cluster that a first controller would belong to: it must not begin another one.
+    pub fn has_cluster(&self) -> bool {
+        self.has_cluster.load(Ordering::Relaxed)
+    }
+
+    /// Says that there is one, or that there is none any more.
+    pub fn set_has_cluster(&self, has_cluster: bool) {
+        self.has_cluster.store(has_cluster, Ordering::Relaxed);
+    }
+
     /// The way to run commands on a machine.
     pub async fn remote(&self, node: usize) -> Result<Arc<Remote>, Failure> {
         let remote = self.machines[node].remote.get_or_try_init(async || {
@@ -229,7 +273,7 @@ impl Deployment {
     pub fn remote_host(&self, node: &Node) -> Result<Remote, Failure> {
         let no_host = || Failure::refused(format!("{} did not exist before this cluster", node.name));
         let host = node.host.as_ref().ok_or_else(no_host)?;
-        Ok(Remote::new(self.ssh_world.clone(), self.user_keys.host(&node.name, host)?))
+        Ok(Remote::new(self.ssh_world.clone(), self.users.host(&node.name, host)?))
     }
 
     /// Where and as whom to log in to a machine that was made for the cluster.
@@ -240,8 +284,9 @@ impl Deployment {
             host: address.to_string(),
             port: 22,
             user: self.config.ssh.username.clone(),
-            user_key: Arc::new(self.keys.ssh_user()),
+            identity: self.keys.ssh_user().into(),
             host_key: self.keys.ssh_host(&node.name).public_key().clone(),
+            patience: self.config.timeouts.ssh(),
         }
     }
 
@@ -279,6 +324,33 @@ impl Deployment {
             Kubernetes::new(&self.world, tunnel, "127.0.0.1", admin).map_err(kubernetes_failure)
         });
         kubernetes.await.cloned()
+    }
+
+    /// Learns of child clusters, or that nobody can say which there are.
+    pub fn learn_children(&self, names: Option<BTreeSet<String>>) {
+        let mut known = lock(&self.children);
+        *known = match (known.take(), names) {
+            (Some(known), Some(names)) => Some(known.into_iter().chain(names).collect()),
+            _ => None,
+        };
+    }
+
+    /// The child clusters that there are or were; `None` if nobody could say.
+    pub fn known_children(&self) -> Option<BTreeSet<String>> {
+        lock(&self.children).clone()
+    }
+
+    /// Speaks to the cluster through the next controller that has an address.
+    pub fn ask_another(&self) {
+        let is_there = |node: &usize| {
+            self.node(*node).role == Role::Controller
+                && (self.node(*node).host.is_some() || self.machine(*node).address().is_some())
+        };
+        let (nodes, speaker) = (self.topology.nodes.len(), self.speaker());
+        if let Some(other) = (1..=nodes).map(|step| (speaker + step) % nodes.max(1)).find(is_there) {
+            self.set_speaker(other);
+            self.forget_cluster();
+        }
     }
 
     /// Asks for the way into the cluster anew: the one that is known may lead into a cluster that was here before.
@@ -320,15 +392,13 @@ impl Machine {
             .find(Kind::PublicIp, &node.public_ip_name())
             .and_then(inventory::ip_address)
             .and_then(|address| address.parse().ok());
-        let zone = inventory
-            .find(Kind::VirtualMachine, &node.name)
-            .and_then(|vm| vm["zones"][0].as_str()?.parse().ok())
-            .unwrap_or(node.zone);
-        let is_up = inventory
-            .find(Kind::VirtualMachine, &node.name)
-            .is_some_and(|vm| inventory::provisioning_state(vm) == Some("Succeeded"));
+        let machine = inventory.find(Kind::VirtualMachine, &node.name);
+        let zone = machine.map_or(node.zone, |vm| vm["zones"][0].as_str().and_then(|zone| zone.parse().ok()));
+        let is_up = machine.is_some_and(|vm| inventory::provisioning_state(vm) == Some("Succeeded"));
         Self {
             public_address: Mutex::new(address),
+            identity: Mutex::new(machine.and_then(inventory::identity).map(str::to_owned)),
+            is_kept: AtomicBool::new(false),
             fate: watch::Sender::new(if is_up { Fate::Up } else { Fate::Open }),
             zone: Mutex::new(zone),
             remote: OnceCell::new(),
@@ -345,14 +415,31 @@ impl Machine {
         *lock(&self.public_address) = Some(address);
     }
 
-    /// The zone in which it is, or is to be.
-    pub fn zone(&self) -> u8 {
+    /// Which machine it is: another one of the same name has another identity.
+    pub fn identity(&self) -> Option<String> {
+        lock(&self.identity).clone()
+    }
+
+    /// It is a new machine, on which nothing was done yet.
+    pub fn set_new(&self, identity: Option<&str>) {
+        *lock(&self.identity) = identity.map(str::to_owned);
+        self.is_kept.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether something was done on it that would be lost with it.
+    pub fn is_kept(&self) -> bool {
+        self.is_kept.load(Ordering::Relaxed)
+    }
+
+    /// From now on it is not replaced unless somebody asks for it.
+    pub fn keep(&self) {
+        self.is_kept.store(true, Ordering::Relaxed);
+    }
+
+    /// The zone in which it is, or is to be, if it is to be in one.
+    pub fn zone(&self) -> Option<u8> {
         *lock(&self.zone)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An error of Azure as a step's failure.
@@ -370,7 +457,7 @@ pub fn ssh_failure(error: SshError) -> Failure {
         SshError::HostKey { .. } => {
             failure.advise("Look at the machine itself before you go on: is it the one that you mean?")
         }
-        _ => failure.advise("Run `k0rdentctl deploy` again; it goes on from here."),
+        _ => failure,
     }
 }
 

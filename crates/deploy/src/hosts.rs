@@ -1,45 +1,45 @@
 //! Hosts that exist already (`provider: ssh`): how to log in to them, how they say whose they are, and whether they are
 //! fit. They are somebody's: what is not ours there is left as it was found.
 
-use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use engine::Failure;
-use russh::keys::{Algorithm, PrivateKey};
 use serde::Serialize;
 
 use crate::{
     config::{Bastion, Host, HostKey, Severity},
+    identity::{self, Identity},
     k0s,
     seam::World,
-    ssh::{Remote, Target, Tunnel},
+    ssh::{Patience, Remote, Target, Tunnel},
     topology::{Node, Role, Topology},
 };
 
 /// Says whose a host is: a symbolic link to the cluster's id, which is made in one piece and only where there is none.
 pub const CLAIM: &str = "/etc/k0rdentctl-cluster";
 
-/// The users' private keys, by the file in which they are.
-#[derive(Clone, Default)]
-pub struct UserKeys(BTreeMap<String, Arc<PrivateKey>>);
+/// Those who log in, by the files in which their keys are, and how long they wait.
+#[derive(Clone)]
+pub struct Users {
+    identities: BTreeMap<String, Identity>,
+    patience: Patience,
+}
 
-impl UserKeys {
+impl Users {
     /// Reads every key that somebody needs; or says of each what is wrong with it.
-    pub fn read(world: &World, bastions: &[Bastion], topology: &Topology) -> Result<Self, Vec<Failure>> {
+    pub async fn read(
+        world: &World,
+        bastions: &[Bastion],
+        topology: &Topology,
+        patience: Patience,
+    ) -> Result<Self, Vec<Failure>> {
         let leaving = topology.leaving.iter().filter_map(|leaving| leaving.host.as_deref());
         let hosts = topology.nodes.iter().chain(leaving).filter_map(|node| node.host.as_ref());
         let files = hosts.map(|host| &host.key).chain(bastions.iter().map(|bastion| &bastion.key));
-        let (mut keys, mut failures) = (BTreeMap::new(), BTreeMap::new());
-        for file in files {
-            match user_key(world, file) {
-                Ok(key) => drop(keys.insert(file.clone(), Arc::new(key))),
-                Err(why) => drop(failures.insert(file.clone(), why)),
-            }
-        }
-        if failures.is_empty() {
-            return Ok(Self(keys));
-        }
-        let failure = |(file, why): (String, String)| Failure::refused(format!("private key {file}: {why}"));
-        Err(failures.into_iter().map(failure).collect())
+        let failure = |(file, why): (String, String)| Failure::refused(format!("key {file}: {why}"));
+        let identities = identity::read_all(world, files).await;
+        let identities = identities.map_err(|failures| failures.into_iter().map(failure).collect::<Vec<_>>())?;
+        Ok(Self { identities, patience })
     }
 
     fn target(&self, place: Place<'_>) -> Result<Target, Failure> {
@@ -49,8 +49,9 @@ impl UserKeys {
             host: place.address.to_owned(),
             port: place.port,
             user: place.user.to_owned(),
-            user_key: self.0.get(place.key).cloned().ok_or_else(|| missing("private key"))?,
+            identity: self.identities.get(place.key).cloned().ok_or_else(|| missing("key"))?,
             host_key: place.host_key.key().ok_or_else(|| missing("host key"))?,
+            patience: self.patience,
         })
     }
 
@@ -82,19 +83,6 @@ struct Place<'a> {
     host_key: &'a HostKey,
 }
 
-fn user_key(world: &World, file: &str) -> Result<PrivateKey, String> {
-    let text = world.files.read_to_string(Path::new(file)).map_err(|error| error.to_string())?;
-    let key = PrivateKey::from_openssh(text)
-        .map_err(|error| format!("it is not a private key of OpenSSH ({error}); `ssh-keygen -t ed25519` makes one"))?;
-    match key.algorithm() {
-        _ if key.is_encrypted() => {
-            Err("it has a passphrase, and nobody is asked for one; give the cluster a key of its own".to_owned())
-        }
-        Algorithm::Ed25519 | Algorithm::Ecdsa { .. } => Ok(key),
-        other => Err(format!("{other} keys cannot be used; `ssh-keygen -t ed25519` makes one")),
-    }
-}
-
 /// What is said of a host before anything is touched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -114,7 +102,7 @@ impl fmt::Display for Finding {
 
 /// Prints everything that is wanted to be known of a host, each part under a heading. It changes nothing.
 pub fn survey_command(downloads: &[String]) -> String {
-    let mut parts = vec![
+    let parts = [
         ("os", "cat /etc/os-release".to_owned()),
         ("kernel", "uname -s".to_owned()),
         ("architecture", "uname -m".to_owned()),
@@ -130,14 +118,19 @@ pub fn survey_command(downloads: &[String]) -> String {
         ("k0s", format!("ls -d {}", k0s::PLACES.join(" "))),
         ("claim", format!("readlink {CLAIM}")),
     ];
-    for url in downloads {
-        parts.push((
-            "download",
-            format!("echo {url}; curl -sSIL --max-time 20 -o /dev/null '{url}' 2>&1 && echo reached"),
-        ));
-    }
+    let downloads: String = downloads.iter().map(|url| download_command(url, false)).collect();
     // The sources of errors are of no interest: what is not there has no line under its heading.
-    parts.iter().map(|(name, command)| format!("echo '# {name}'; {command} 2>&1; ")).collect::<String>() + "true"
+    parts.iter().map(|(name, command)| format!("echo '# {name}'; {command} 2>&1; ")).collect::<String>()
+        + &downloads
+        + "true"
+}
+
+/// Prints whether an address can be reached; `through_proxy` reads from the standard input how.
+pub fn download_command(url: &str, through_proxy: bool) -> String {
+    let config = if through_proxy { "--config - " } else { "" };
+    format!(
+        "echo '# download'; echo {url}; curl {config}-sSIL --max-time 20 -o /dev/null '{url}' 2>&1 && echo reached 2>&1; "
+    )
 }
 
 /// What a host says about itself.

@@ -1,4 +1,4 @@
-//! The HTTPS client: HTTP/1.1 over TLS over the seam, with a deadline on everything.
+//! The HTTPS client: HTTP/1.1 over TLS over the seam, through a proxy where there is one, with a deadline on everything.
 
 use std::{error::Error, fmt, future::Future, io, pin::Pin, sync::Arc, task, time::Duration};
 
@@ -13,14 +13,17 @@ use hyper_util::{
     },
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use rustls::{ClientConfig, RootCertStore, time_provider::TimeProvider};
-use rustls_pki_types::{ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, RootCertStore, time_provider::TimeProvider};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::seam::{Clock, Network, Stream, World};
+use crate::{
+    proxy::{Proxy, ProxyCause, ProxyFailure, Way},
+    seam::{Clock, Network, Roots, Stream, World},
+};
 
-/// How long a connection may take, TLS included.
+/// How long a connection may take, and TLS on it; a way through other machines has their time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long an unused connection is kept. Azure closes idle connections after minutes (guess).
@@ -43,6 +46,9 @@ pub enum HttpError {
         /// Why.
         cause: String,
     },
+    /// No connection, because of the proxy on the way.
+    #[error(transparent)]
+    Proxy(Box<ProxyFailure>),
     /// A connection, but no trust.
     #[error("no secure connection to {host}: {cause}")]
     Secure {
@@ -50,6 +56,8 @@ pub enum HttpError {
         host: String,
         /// Why.
         cause: String,
+        /// Whether it is somebody unknown who vouches for the host.
+        unknown_issuer: bool,
     },
     /// The connection broke before the answer was there; the request may have been carried out.
     #[error("the connection to {host} broke: {cause}")]
@@ -85,7 +93,24 @@ impl HttpError {
 
     /// Whether the same request may work later.
     pub fn may_pass(&self) -> bool {
-        !matches!(self, HttpError::Refused { .. } | HttpError::Secure { .. })
+        match self {
+            HttpError::Refused { .. } | HttpError::Secure { .. } => false,
+            HttpError::Proxy(failure) => failure.may_pass(),
+            HttpError::Connect { .. } | HttpError::Exchange { .. } | HttpError::Timeout { .. } => true,
+        }
+    }
+
+    /// What to do about it, where this side knows.
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            HttpError::Proxy(failure) => Some(failure.advice()),
+            HttpError::Secure { unknown_issuer: true, .. } => Some(
+                "If a proxy or a firewall looks into TLS on the way, name its certificate authority in SSL_CERT_FILE, a file \
+                 with everybody who is to be trusted (often /etc/ssl/certs/ca-certificates.crt)."
+                    .to_owned(),
+            ),
+            _ => None,
+        }
     }
 }
 
@@ -109,7 +134,10 @@ impl HttpClient {
     }
 
     fn with_plain(world: &World, plain_everywhere: bool) -> HttpClient {
-        let connector = Connector { network: world.network.clone(), tls: Arc::new(tls_config(world)) };
+        let connector = Connector {
+            proxy: world.proxy.clone(),
+            ..Connector::new(world.network.clone(), Arc::new(tls_config(world)))
+        };
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
@@ -157,16 +185,29 @@ impl fmt::Debug for HttpClient {
     }
 }
 
-/// TLS as every client of this crate speaks it: the public authorities and the world's own, the world's clock, ring.
+/// TLS as every client of this crate speaks it: the world's authorities, the world's clock, ring.
 pub fn tls_config(world: &World) -> ClientConfig {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    roots.add_parsable_certificates(world.roots.iter().cloned());
+    let mut roots = RootCertStore::empty();
+    if !matches!(world.roots, Roots::Only(_)) {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    if let Roots::PublicAnd(own) | Roots::Only(own) = &world.roots {
+        roots.add_parsable_certificates(own.iter().cloned());
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     ClientConfig::builder_with_details(provider, Arc::new(WorldTime(world.clock.clone())))
         .with_safe_default_protocol_versions()
         .expect("the ring provider supports TLS 1.2 and 1.3")
         .with_root_certificates(roots)
         .with_no_client_auth()
+}
+
+impl Roots {
+    /// Nobody but these authorities; none if nobody can be trusted by them.
+    pub fn only(certificates: Vec<CertificateDer<'static>>) -> Option<Roots> {
+        let (usable, _) = RootCertStore::empty().add_parsable_certificates(certificates.iter().cloned());
+        (usable > 0).then_some(Roots::Only(certificates))
+    }
 }
 
 /// Certificates are judged by the world's clock.
@@ -190,6 +231,7 @@ impl TimeProvider for WorldTime {
 pub(crate) struct Connector {
     network: Arc<dyn Network>,
     tls: Arc<ClientConfig>,
+    proxy: Proxy,
 }
 
 /// Why a connection was not opened; travels through hyper as the source of its error.
@@ -198,31 +240,59 @@ pub(crate) enum ConnectFailure {
     #[error("{0}")]
     Connect(io::Error),
     #[error("{0}")]
-    Secure(String),
-    #[error("no connection within {} s", CONNECT_TIMEOUT.as_secs())]
+    Proxy(Box<ProxyFailure>),
+    #[error("{0}")]
+    Secure(rustls::Error),
+    #[error("no TLS within {} s", CONNECT_TIMEOUT.as_secs())]
     Timeout,
 }
 
 impl Connector {
-    /// Connections over `network`, secured as `tls` says.
+    /// Connections over `network` and no proxy, secured as `tls` says.
     pub(crate) fn new(network: Arc<dyn Network>, tls: Arc<ClientConfig>) -> Self {
-        Self { network, tls }
+        Self { network, tls, proxy: Proxy::default() }
     }
 
     async fn connect(self, uri: Uri) -> Result<Line, ConnectFailure> {
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        let stream = self.network.connect(&host, port(&uri)).await.map_err(ConnectFailure::Connect)?;
-        if uri.scheme_str() == Some("http") {
-            return Ok(Line(TokioIo::new(stream)));
+        let stream = match self.proxy.way_to(&uri) {
+            Some(way) => {
+                let target = host_and_port(&uri);
+                let failure = |cause| ConnectFailure::Proxy(Box::new(way.failure(&target, cause)));
+                self.through(&way, &target).await.map_err(failure)?
+            }
+            None => {
+                let connected = self.network.connect_within(&host, port(&uri), CONNECT_TIMEOUT).await;
+                connected.map_err(ConnectFailure::Connect)?
+            }
+        };
+        let is_plain = uri.scheme_str() == Some("http");
+        Ok(Line(TokioIo::new(if is_plain { stream } else { self.secure(host, stream).await? })))
+    }
+
+    /// A connection to `target` that the proxy makes for us.
+    async fn through(&self, way: &Way, target: &str) -> Result<Stream, ProxyCause> {
+        let host = way.proxy.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let connected = self.network.connect_within(&host, port(&way.proxy), CONNECT_TIMEOUT).await;
+        let mut stream = connected.map_err(|error| ProxyCause::Unreachable(error.to_string()))?;
+        if way.proxy.scheme_str() == Some("https") {
+            stream = self.secure(host, stream).await.map_err(|error| ProxyCause::Secure(error.to_string()))?;
         }
-        let name = ServerName::try_from(host).map_err(|error| ConnectFailure::Secure(error.to_string()))?;
-        let stream = TlsConnector::from(self.tls).connect(name, stream).await.map_err(|error| {
+        let silent = Err(ProxyCause::Silent(CONNECT_TIMEOUT.as_secs()));
+        timeout(CONNECT_TIMEOUT, way.through(stream, target)).await.unwrap_or(silent)
+    }
+
+    async fn secure(&self, host: String, stream: Stream) -> Result<Stream, ConnectFailure> {
+        let name = ServerName::try_from(host)
+            .map_err(|error| ConnectFailure::Secure(rustls::Error::General(error.to_string())))?;
+        let secured = timeout(CONNECT_TIMEOUT, TlsConnector::from(self.tls.clone()).connect(name, stream)).await;
+        let stream = secured.map_err(|_| ConnectFailure::Timeout)?.map_err(|error| {
             match error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
-                Some(cause) => ConnectFailure::Secure(cause.to_string()),
+                Some(cause) => ConnectFailure::Secure(cause.clone()),
                 None => ConnectFailure::Connect(error),
             }
         })?;
-        Ok(Line(TokioIo::new(Box::new(stream))))
+        Ok(Box::new(stream))
     }
 }
 
@@ -236,8 +306,7 @@ impl tower::Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = self.clone().connect(uri);
-        Box::pin(async move { timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or(Err(ConnectFailure::Timeout)) })
+        Box::pin(self.clone().connect(uri))
     }
 }
 
@@ -278,7 +347,8 @@ impl hyper::rt::Write for Line {
     }
 }
 
-fn port(uri: &Uri) -> u16 {
+/// The port of an address, said or usual.
+pub(crate) fn port(uri: &Uri) -> u16 {
     uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 })
 }
 
@@ -286,21 +356,32 @@ fn host_and_port(uri: &Uri) -> String {
     format!("{}:{}", uri.host().unwrap_or("?"), port(uri))
 }
 
+/// An error, and what it comes from, one after the other.
+pub(crate) fn chain<'error>(
+    error: &'error (dyn Error + 'static),
+) -> impl Iterator<Item = &'error (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
+}
+
 /// The failure to connect that hyper wrapped, if that is what happened.
 fn connect_failure(error: &(dyn Error + 'static), host: &str) -> Option<HttpError> {
     let host = host.to_owned();
-    let failure = std::iter::successors(Some(error), |error| (*error).source())
-        .find_map(|error| error.downcast_ref::<ConnectFailure>())?;
+    let failure = chain(error).find_map(|error| error.downcast_ref::<ConnectFailure>())?;
     Some(match failure {
-        ConnectFailure::Secure(cause) => HttpError::Secure { host, cause: cause.clone() },
+        ConnectFailure::Proxy(failure) => HttpError::Proxy(failure.clone()),
+        ConnectFailure::Secure(cause) => HttpError::Secure {
+            host,
+            cause: cause.to_string(),
+            unknown_issuer: *cause == rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer),
+        },
         other => HttpError::Connect { host, cause: other.to_string() },
     })
 }
 
 /// An error and its sources in one line, without repeating what a wrapper already said.
-fn causes(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
-    for cause in std::iter::successors(error.source(), |error| (*error).source()).map(ToString::to_string) {
+    for cause in chain(error).skip(1).map(ToString::to_string) {
         if !text.contains(&cause) {
             text = format!("{text}: {cause}");
         }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::{
     config::{Architecture, Config, Provider},
     topology::{Node, Role, Topology},
+    yaml::yaml,
 };
 
 /// Where the binary lives on a machine (k0sctl's choice too).
@@ -15,8 +16,32 @@ pub const CONFIG: &str = "/etc/k0s/k0s.yaml";
 pub const TOKEN: &str = "/etc/k0s/k0stoken";
 /// Everything that k0s and this program put on a machine, apart from the unit; `k0s reset` removes most of it.
 pub const PLACES: [&str; 5] = [BINARY, "/usr/local/bin/k0s.partial", "/etc/k0s", "/var/lib/k0s", "/run/k0s"];
+/// What a machine has once it is part of a cluster: etcd's data on a controller, the kubelet's login on a worker (k0s source,
+/// `EtcdDataDir` and `KubeletAuthConfigPath`). As long as it is there, k0s comes back by itself and needs no token.
+pub fn membership(node: &Node) -> &'static str {
+    match node.role {
+        Role::Controller => "/var/lib/k0s/etcd/member",
+        Role::Worker => "/var/lib/k0s/kubelet.conf",
+    }
+}
+/// What keeps a machine from joining a cluster if it is of another one, or half made: k0s makes none of it anew.
+pub const BELONGINGS: &str = "/var/lib/k0s/pki /var/lib/k0s/etcd /var/lib/k0s/kubelet.conf /var/lib/k0s/kubelet/pki";
 /// The API server's port.
 pub const API_PORT: u16 = 6443;
+
+/// The port of k0s's own load balancer on each worker, which leads to every controller that answers (k0s documentation,
+/// node-local load balancing: `apiServerBindPort`).
+pub const BALANCER_PORT: u16 = 7443;
+
+/// Where kubectl is on a machine.
+pub const KUBECTL: &str = "/usr/local/bin/kubectl";
+/// kubectl on a machine is k0s's own. A symbolic link would do for root alone: without `KUBECONFIG`, k0s reads nothing but
+/// the administrator's file, which nobody else may read (k0s source, `NewK0sKubectlCmd`).
+pub const KUBECTL_SCRIPT: &str = "#!/bin/sh
+# Made by k0rdentctl: kubectl is a part of k0s.
+test -n \"$KUBECONFIG\" || export KUBECONFIG=\"$HOME/.kube/config\"
+exec /usr/local/bin/k0s kubectl \"$@\"
+";
 
 /// Where k0s looks for images that it need not pull (k0s documentation, airgap installation).
 pub const AIRGAP_BUNDLE: &str = "/var/lib/k0s/images/airgap-bundle.tar";
@@ -35,9 +60,19 @@ pub fn source(config: &Config, node: &Node) -> String {
 pub fn download_url(config: &Config, architecture: &str) -> String {
     let k0s = &config.software.k0s;
     k0s.download_url.clone().unwrap_or_else(|| {
-        let version = k0s.version.replace('+', "%2B");
-        format!("https://github.com/k0sproject/k0s/releases/download/{version}/k0s-{version}-{architecture}")
+        let file = release_file(&k0s.version, architecture).replace('+', "%2B");
+        format!("{}{file}", release_address(&k0s.version))
     })
+}
+
+/// Where the files of a release are, with a `/` at its end.
+pub fn release_address(version: &str) -> String {
+    format!("https://github.com/k0sproject/k0s/releases/download/{}/", version.replace('+', "%2B"))
+}
+
+/// The file of a release for that architecture.
+pub fn release_file(version: &str, architecture: &str) -> String {
+    format!("k0s-{version}-{architecture}")
 }
 
 /// The architecture of k0s's releases for a machine of this size.
@@ -81,7 +116,7 @@ pub fn unit(node: &Node) -> &'static str {
 /// Set on purpose: the addresses of a machine with several interfaces; etcd also for one controller, so that others can
 /// join later; Calico's packet size and the way it finds its address, both of which go wrong by themselves.
 pub fn cluster_config(config: &Config, topology: &Topology, node: &Node) -> String {
-    serde_saphyr::to_string(&json!({
+    yaml(&json!({
         "apiVersion": "k0s.k0sproject.io/v1beta1",
         "kind": "ClusterConfig",
         "metadata": {"name": "k0s"},
@@ -96,7 +131,6 @@ pub fn cluster_config(config: &Config, topology: &Topology, node: &Node) -> Stri
             "telemetry": {"enabled": false},
         },
     }))
-    .unwrap_or_default()
 }
 
 /// The cluster's network, the same on every controller.
@@ -189,7 +223,7 @@ pub fn k0sctl_config(config: &Config, topology: &Topology, key_path: &str) -> St
             host
         })
         .collect();
-    serde_saphyr::to_string(&json!({
+    yaml(&json!({
         "apiVersion": "k0sctl.k0sproject.io/v1beta1",
         "kind": "Cluster",
         "metadata": {"name": topology.cluster_id.to_string()},
@@ -206,7 +240,6 @@ pub fn k0sctl_config(config: &Config, topology: &Topology, key_path: &str) -> St
             },
         },
     }))
-    .unwrap_or_default()
 }
 
 /// What a kubelet of this k0s release calls itself: `v1.33.2+k0s` for `v1.33.2+k0s.0` (k0s documentation).
@@ -214,18 +247,10 @@ pub fn kubelet_version(k0s_version: &str) -> &str {
     k0s_version.rsplit_once('.').map(|(rest, _)| rest).filter(|rest| rest.ends_with("+k0s")).unwrap_or(k0s_version)
 }
 
-/// A file to be sourced by a shell, from anywhere.
-pub fn kubeconfig_env(kubeconfig_file_name: &str) -> String {
+/// A file to be sourced by any shell that POSIX describes, from anywhere.
+pub fn kubeconfig_env(kubeconfig: &std::path::Path) -> String {
+    let path = kubeconfig.display().to_string().replace('\'', r"'\''");
     format!(
-        r#"# Source this file: . kubeconfig-env.sh
-_k0rdent_directory="$(cd "$(dirname "${{BASH_SOURCE[0]:-$0}}")" && pwd)"
-export KUBECONFIG="$_k0rdent_directory/{kubeconfig_file_name}"
-unset _k0rdent_directory
-alias k='kubectl'
-alias kgp='kubectl get pods'
-alias kgs='kubectl get services'
-echo "KUBECONFIG=$KUBECONFIG"
-echo "context: $(sed -n 's/^current-context: *//p' "$KUBECONFIG")"
-"#
+        "# For sh, dash, bash and zsh: . THIS_FILE\n# For fish: set -x KUBECONFIG '{path}'\nKUBECONFIG='{path}'\nexport KUBECONFIG\n"
     )
 }

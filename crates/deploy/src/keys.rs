@@ -88,7 +88,7 @@ impl ClusterKeys {
             cluster_id: self.cluster.to_string(),
             seed: hex::encode(self.seed),
         };
-        serde_json::to_string_pretty(&file).unwrap_or_default() + "\n"
+        serde_json::to_string_pretty(&file).expect("text and a number") + "\n"
     }
 
     fn derive(&self, label: &str) -> [u8; 32] {
@@ -128,12 +128,13 @@ impl ClusterKeys {
 
 /// A private key as OpenSSH writes it.
 pub fn openssh_private(key: &PrivateKey) -> Secret {
-    Secret::new(key.to_openssh(LineEnding::LF).map(|text| text.to_string()).unwrap_or_default())
+    let text = key.to_openssh(LineEnding::LF).expect("an Ed25519 key that is not encrypted has a form in text");
+    Secret::new(text.to_string())
 }
 
 /// A public key as one line of `authorized_keys`.
 pub fn openssh_public(key: &PrivateKey) -> String {
-    key.public_key().to_openssh().unwrap_or_default()
+    key.public_key().to_openssh().expect("an Ed25519 key has a form in text")
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use crate::secret::Secret;
+use crate::{secret::Secret, yaml::yaml};
 
 /// Who the administrator is, and whom to trust.
 #[derive(Debug, Clone)]
@@ -54,6 +54,6 @@ impl Admin {
             "contexts": [{"name": name, "context": {"cluster": name, "user": format!("{name}-admin")}}],
             "current-context": name,
         });
-        Secret::new(serde_saphyr::to_string(&value).unwrap_or_default())
+        Secret::new(yaml(&value))
     }
 }

@@ -6,16 +6,17 @@ use engine::Intent;
 use futures::{StreamExt as _, pin_mut};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::{
-    Api, Client,
+    Api, Client, ResourceExt as _,
     api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, WatchEvent, WatchParams},
     client::{Body, ClientBuilder},
 };
+use rustls::AlertDescription;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::{
-    http::{Connector, tls_config},
+    http::{ConnectFailure, Connector, chain, tls_config},
     kubeconfig::Admin,
     seam::{Network, World, pause},
 };
@@ -24,6 +25,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the server may keep one watch open; it is opened again afterwards.
 const WATCH_SECONDS: u32 = 290;
+/// What marks the mirror of a static pod (Kubernetes documentation, well-known annotations).
+const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Between two tries after a broken connection.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Who changes the fields that we apply.
@@ -53,6 +56,9 @@ pub const CHART: Kind = Kind { group: "helm.k0sproject.io", version: "v1beta1", 
 /// k0rdent's Management.
 pub const MANAGEMENT: Kind =
     Kind { group: "k0rdent.mirantis.com", version: "v1beta1", kind: "Management", plural: "managements" };
+/// Flux's HelmRelease, by which kcm installs its components (Flux documentation; kcm source).
+pub const HELM_RELEASE: Kind =
+    Kind { group: "helm.toolkit.fluxcd.io", version: "v2", kind: "HelmRelease", plural: "helmreleases" };
 /// `apps/v1` Deployment.
 pub const DEPLOYMENT: Kind = Kind { group: "apps", version: "v1", kind: "Deployment", plural: "deployments" };
 /// The definitions of kinds that are not built in.
@@ -79,6 +85,12 @@ pub const MUTATING_WEBHOOK: Kind = Kind {
 /// k0rdent's child clusters.
 pub const CLUSTER_DEPLOYMENT: Kind =
     Kind { group: "k0rdent.mirantis.com", version: "v1beta1", kind: "ClusterDeployment", plural: "clusterdeployments" };
+
+/// The annotation by which Flux is asked to look at an object; it tells in the status which value it has acted on last
+/// (Flux documentation, HelmRelease, triggering a reconcile).
+pub const RECONCILE_REQUEST: &str = "reconcile.fluxcd.io/requestedAt";
+/// With the same value, Flux forgets how often it has failed (the same, resetting remediation retries).
+const RESET_REQUEST: &str = "reconcile.fluxcd.io/resetAt";
 
 /// Why the API server did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -115,17 +127,34 @@ impl From<kube::Error> for KubernetesError {
     fn from(error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::Refused { code: status.code, message: status.message.clone() },
-            other => {
-                let mut text = other.to_string();
-                let mut source = std::error::Error::source(&other);
-                while let Some(cause) = source {
-                    text = cause.to_string();
-                    source = cause.source();
-                }
-                Self::Unreachable(text)
-            }
+            other => match chain(&other).find_map(tls_error) {
+                Some(distrust) => Self::Certificates(distrust.to_string()),
+                None => Self::Unreachable(chain(&other).last().map(ToString::to_string).unwrap_or_default()),
+            },
         }
     }
+}
+
+/// An error of TLS that no later try mends: one side does not trust the other.
+fn tls_error<'error>(cause: &'error (dyn std::error::Error + 'static)) -> Option<&'error rustls::Error> {
+    let error = match cause.downcast_ref() {
+        Some(ConnectFailure::Secure(error)) => error,
+        // After the handshake: the server looks at the client's certificate last (RFC 8446, section 2).
+        _ => cause.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref()?,
+    };
+    let distrusts = match error {
+        rustls::Error::InvalidCertificate(_) => true,
+        // TLS 1.3 (RFC 8446, section 6.2).
+        rustls::Error::AlertReceived(alert) => matches!(
+            alert,
+            AlertDescription::BadCertificate
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::CertificateRequired
+                | AlertDescription::UnknownCA
+        ),
+        _ => false,
+    };
+    distrusts.then_some(error)
 }
 
 /// The cluster's API, as its administrator.
@@ -189,12 +218,6 @@ impl Kubernetes {
         }
     }
 
-    /// Whether the API server says that it is ready.
-    pub async fn ready(&self) -> Result<(), KubernetesError> {
-        let request = http::Request::get("/readyz").body(Vec::new()).expect("a constant request");
-        bounded(self.client.request_text(request)).await.map(drop)
-    }
-
     /// One object, if it exists.
     pub async fn get(
         &self,
@@ -216,8 +239,21 @@ impl Kubernetes {
     ) -> Result<BTreeMap<String, DynamicObject>, KubernetesError> {
         match bounded(self.api(kind, namespace).list(&ListParams::default())).await {
             Ok(list) => Ok(list.items.into_iter().map(|object| named(namespace, object)).collect()),
-            Err(error) if error.is_not_found() => Ok(BTreeMap::new()),
+            Err(error) if error.is_not_found() => self.none_of(kind).await.map(|()| BTreeMap::new()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// That a kind is not served may mean that there is none, or that the API server has just started and does not know
+    /// its own definitions yet: where the definition exists, nobody has said that there are no such objects.
+    async fn none_of(&self, kind: Kind) -> Result<(), KubernetesError> {
+        let Kind { group, plural, .. } = kind;
+        if !group.contains('.') || group.ends_with(".k8s.io") {
+            return Ok(());
+        }
+        match self.get(DEFINITION, None, &format!("{plural}.{group}")).await? {
+            Some(_) => Err(KubernetesError::Unreachable(format!("it does not serve {plural}.{group} yet"))),
+            None => Ok(()),
         }
     }
 
@@ -287,14 +323,33 @@ impl Kubernetes {
         }
     }
 
+    /// Has Flux begin again with a release that it has given up: once for each token, however often it is sent. Fine if
+    /// there is no such release.
+    pub async fn try_again(
+        &self,
+        _intent: &Intent,
+        namespace: &str,
+        release: &str,
+        token: &str,
+    ) -> Result<(), KubernetesError> {
+        let patch =
+            Patch::Merge(json!({"metadata": {"annotations": {RECONCILE_REQUEST: token, RESET_REQUEST: token}}}));
+        let api = self.api(HELM_RELEASE, Some(namespace));
+        match bounded(api.patch(release, &PatchParams::default(), &patch)).await {
+            Ok(_) | Err(KubernetesError::Refused { code: 404, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Keeps new pods away from a node.
     pub async fn cordon(&self, _intent: &Intent, node: &str) -> Result<(), KubernetesError> {
         let patch = Patch::Merge(json!({"spec": {"unschedulable": true}}));
         bounded(self.api(NODE, None).patch(node, &PatchParams::default(), &patch)).await.map(drop)
     }
 
-    /// The pods on a node that would move elsewhere: namespace and name. Those of a DaemonSet stay with their node, and
-    /// those that have ended need not move.
+    /// The pods on a node that would move elsewhere: namespace and name. Those of a DaemonSet stay with their node, and so
+    /// do the mirrors of static pods, such as k0s's load balancer, which the kubelet makes again (Kubernetes documentation,
+    /// safely drain a node); those that have ended need not move.
     pub async fn pods_to_move(&self, node: &str) -> Result<Vec<(String, String)>, KubernetesError> {
         let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
         let pods = bounded(self.api(POD, None).list(&on_node)).await?;
@@ -305,6 +360,7 @@ impl Kubernetes {
             pod.data.pointer("/spec/nodeName") == Some(&json!(node))
                 && !ended
                 && owners.clone().all(|owner| owner.kind != "DaemonSet")
+                && !pod.annotations().contains_key(MIRROR)
         };
         let place =
             |pod: DynamicObject| (pod.metadata.namespace.unwrap_or_default(), pod.metadata.name.unwrap_or_default());

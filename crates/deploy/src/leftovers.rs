@@ -34,6 +34,9 @@ pub struct Leftover {
     pub usd_per_hour: Option<f64>,
     /// The command that removes it.
     pub remove: String,
+    /// What belongs to others and keeps it: the ids of what is in a resource group of ours and is not ours.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_by: Vec<String>,
 }
 
 impl Leftover {
@@ -47,6 +50,13 @@ impl Leftover {
         is_group(&self.kind)
     }
 
+    /// Why it stays, if that is because of others: nothing here deletes what is theirs.
+    pub fn kept(&self) -> Option<String> {
+        let held_by: Vec<String> = self.held_by.iter().map(|id| short(id)).collect();
+        let why = || format!("{}, because it holds what is not ours: {}", short(&self.id), held_by.join(", "));
+        (!held_by.is_empty()).then(why)
+    }
+
     /// The name of its resource group; its own name if it is one.
     pub fn group(&self) -> &str {
         group_of(&self.id)
@@ -56,6 +66,65 @@ impl Leftover {
 /// What leftovers cost together.
 pub fn cost(left: &[Leftover]) -> Cost {
     left.iter().map(|left| left.usd_per_hour).collect()
+}
+
+/// How a cluster stands of which there is something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// It is this environment's, or a child of that, and nobody takes it down.
+    AliveKnownHere,
+    /// It has machines, and its records are elsewhere, or nowhere.
+    AliveNotKnownHere,
+    /// It has no machine, or a teardown of it was begun here.
+    Remains,
+}
+
+/// What there is of one cluster together.
+#[derive(Debug, Clone, Serialize)]
+pub struct Share {
+    /// The cluster, or the child cluster.
+    pub cluster_id: String,
+    /// How it stands.
+    pub standing: Standing,
+    /// How many machines it has.
+    pub machines: usize,
+    /// How many resources, the machines with them.
+    pub resources: usize,
+    /// What they cost.
+    pub cost: Cost,
+    /// The commands that remove it; only if it remains.
+    pub remove: BTreeSet<String>,
+    /// What stays because of others, and what that is.
+    pub kept: Vec<String>,
+}
+
+/// What there is, by cluster. `known`: the clusters that live here; `leaving`: the one that is being taken down here.
+pub fn by_cluster(left: &[Leftover], known: &BTreeSet<String>, leaving: Option<&str>) -> Vec<Share> {
+    let mut clusters: BTreeMap<&str, Vec<&Leftover>> = BTreeMap::new();
+    for found in left {
+        clusters.entry(&found.cluster_id).or_default().push(found);
+    }
+    let share = |(cluster, found): (&str, Vec<&Leftover>)| {
+        let machines = found.iter().filter(|found| found.known_kind() == Some(Kind::VirtualMachine)).count();
+        let standing = match () {
+            () if leaving == Some(cluster) => Standing::Remains,
+            () if known.contains(cluster) => Standing::AliveKnownHere,
+            () if machines > 0 => Standing::AliveNotKnownHere,
+            () => Standing::Remains,
+        };
+        let remove = found.iter().filter(|_| standing == Standing::Remains).map(|found| found.remove.clone());
+        Share {
+            cluster_id: cluster.to_owned(),
+            standing,
+            machines,
+            resources: found.len(),
+            cost: found.iter().map(|found| found.usd_per_hour).collect(),
+            remove: remove.collect(),
+            kept: found.iter().filter_map(|found| found.kept()).collect(),
+        }
+    };
+    clusters.into_iter().map(share).collect()
 }
 
 /// Everything of one cluster: what has its tag, what has its name, and its resource group.
@@ -72,23 +141,27 @@ pub async fn look(
     let by_tag = format!("tagName eq '{}' and tagValue eq '{cluster}'", resources::TAG_CLUSTER);
     let (groups, tagged) = (list("resourcegroups", by_tag.clone()), list("resources", by_tag));
     let named = list("resources", format!("substringof('{cluster}', name)"));
-    let own_group = Ids::new(subscription, Names::of(cluster).resource_group).group();
+    let own_id = Ids::new(subscription, Names::of(cluster).resource_group).group();
     let (groups, tagged, named, own_group) = futures::try_join!(
         arm.list(&groups, call),
         arm.list(&tagged, call),
         arm.list(&named, call),
-        arm.find(&own_group, call)
+        arm.find(&own_id, call)
     )?;
     let is_own = own_group.as_ref().is_some_and(|group| tag(group, resources::TAG_CLUSTER) == Some(cluster.as_str()));
-    let inside = if is_own { members(arm, subscription, cluster, call).await? } else { Vec::new() };
-    let inside = inside.iter().filter(|member| is_ours(member, cluster));
+    let members = if is_own { members(arm, subscription, cluster, call).await? } else { Vec::new() };
+    let inside = members.iter().filter(|member| is_ours(member, cluster));
     // Lists that were filtered by tag do not show tags (Azure documentation).
     let tagged = groups.iter().chain(&tagged).chain(inside).map(|resource| (resource, cluster.to_string(), true));
     let named = named.iter().chain(&own_group).filter_map(|resource| {
         let (whose, is_sure) = cluster_of(resource)?;
         (whose == cluster.as_str()).then_some((resource, whose, is_sure))
     });
-    confirmed(arm, subscription, tagged.chain(named).filter_map(leftover).collect(), call).await
+    let mut left = confirmed(arm, subscription, tagged.chain(named).filter_map(leftover).collect(), call).await?;
+    if let Some(group) = left.iter_mut().find(|left| is_own && left.id.eq_ignore_ascii_case(&own_id)) {
+        group.held_by = strangers_among(arm, members.iter(), cluster, call).await;
+    }
+    Ok(left)
 }
 
 /// Everything of every cluster.
@@ -100,7 +173,58 @@ pub async fn look_for_all(arm: &ArmClient, subscription: &str, call: Call) -> Re
         let (whose, is_sure) = cluster_of(resource)?;
         leftover((resource, whose, is_sure))
     });
+    let mut left = confirmed(arm, subscription, seen.collect(), call).await?;
+    for group in left.iter_mut().filter(|left| left.is_sure && left.is_group()) {
+        let Ok(cluster) = ClusterId::parse(&group.cluster_id) else { continue };
+        let is_inside = |resource: &&Value| {
+            let id = resource["id"].as_str().unwrap_or_default();
+            group_id(id).eq_ignore_ascii_case(&group.id) && id.len() > group.id.len()
+        };
+        group.held_by = strangers_among(arm, all.iter().filter(is_inside), &cluster, call).await;
+    }
+    Ok(left)
+}
+
+/// The beginning of the tag with which Cluster API Provider Azure marks what it made for a cluster, and deletes with it;
+/// the cluster's name follows (its documentation, ownership tags).
+const CHILD_TAG: &str = "sigs.k8s.io_cluster-api-provider-azure_cluster_";
+
+/// What there is of child clusters: of those with these names, or of all in the subscription, whoever manages them.
+pub async fn children(
+    arm: &ArmClient,
+    subscription: &str,
+    names: Option<&BTreeSet<String>>,
+    call: Call,
+) -> Result<Vec<Leftover>, ArmError> {
+    let list = |collection: &str| format!("/subscriptions/{subscription}/{collection}");
+    let (groups, all) = (list("resourcegroups"), list("resources"));
+    let (groups, all) = futures::try_join!(arm.list(&groups, call), arm.list(&all, call))?;
+    let wanted = |name: &String| names.is_none_or(|names| names.contains(name));
+    // What is in a group that was made for a child goes with it, also disks, which have no tag.
+    let of_groups: BTreeMap<String, String> = groups
+        .iter()
+        .filter_map(|group| Some((group["id"].as_str()?.to_lowercase(), child_of(group).filter(wanted)?)))
+        .collect();
+    let whose = |resource: &Value| {
+        let group = group_id(resource["id"].as_str()?).to_lowercase();
+        child_of(resource).filter(wanted).or_else(|| of_groups.get(&group).cloned())
+    };
+    let seen = groups.iter().chain(&all).filter_map(|resource| {
+        let name = whose(resource)?;
+        let mut found = leftover((resource, name, false))?;
+        if of_groups.contains_key(&group_id(&found.id).to_lowercase()) {
+            found.remove = format!("az group delete --name {}", group_of(&found.id));
+        }
+        Some(found)
+    });
     confirmed(arm, subscription, seen.collect(), call).await
+}
+
+/// The child cluster that a resource was made for.
+fn child_of(resource: &Value) -> Option<String> {
+    let tags = resource["tags"].as_object()?;
+    let owned = tags.iter().filter(|(_, value)| *value == "owned");
+    owned.filter_map(|(tag, _)| tag.strip_prefix(CHILD_TAG)).map(str::to_owned).next()
 }
 
 /// The cluster that a resource belongs to, and whether its tag says so; otherwise its name does.
@@ -128,7 +252,8 @@ fn leftover((resource, whose, is_sure): (&Value, String, bool)) -> Option<Leftov
         (false, true) => format!("az group delete --name {}", group_of(&id)),
         (false, false) => format!("az resource delete --ids {id}"),
     };
-    Some(Leftover { usd_per_hour: prices::resource(resource), id, kind, cluster_id: whose, is_sure, remove })
+    let (usd_per_hour, held_by) = (prices::resource(resource), Vec::new());
+    Some(Leftover { id, kind, cluster_id: whose, is_sure, usd_per_hour, remove, held_by })
 }
 
 /// Those that their own lists show as well, with their prices; each once, in the order of their ids.
@@ -171,14 +296,23 @@ pub async fn strangers(
     call: Call,
 ) -> Result<Vec<String>, ArmError> {
     let members = members(arm, subscription, cluster, call).await?;
+    Ok(strangers_among(arm, members.iter(), cluster, call).await)
+}
+
+async fn strangers_among(
+    arm: &ArmClient,
+    members: impl Iterator<Item = &Value> + Clone,
+    cluster: &ClusterId,
+    call: Call,
+) -> Vec<String> {
     let id = |resource: &Value| resource["id"].as_str().unwrap_or_default().to_owned();
-    let ours: Vec<String> =
-        members.iter().filter(|member| is_ours(member, cluster)).map(|ours| id(ours).to_lowercase()).collect();
+    let ours = members.clone().filter(|member| is_ours(member, cluster));
+    let ours: Vec<String> = ours.map(|ours| id(ours).to_lowercase()).collect();
     let belongs = |id: &str| {
         let id = id.to_lowercase();
         ours.iter().any(|ours| id.strip_prefix(ours).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
     };
-    let mut strangers: Vec<String> = members.iter().map(id).filter(|id| !belongs(id)).collect();
+    let mut strangers: Vec<String> = members.map(id).filter(|id| !belongs(id)).collect();
     strangers.sort();
     if strangers.len() <= STRANGERS_LOOKED_AT {
         let mut real = Vec::new();
@@ -188,9 +322,9 @@ pub async fn strangers(
                 real.push(stranger);
             }
         }
-        return Ok(real);
+        return real;
     }
-    Ok(strangers)
+    strangers
 }
 
 /// What is in the cluster's resource group, if there is one.
@@ -258,6 +392,45 @@ mod tests {
         assert_eq!(whose("k0rdent-abcd1234-resgrp", "x/y", json!({})), None);
         assert_eq!(whose("k0rdent-abcd1234-resgrp-old", group, json!({})), None);
         assert_eq!(whose("k0rdent-abcd1234-vnet", "x/y", json!({"k0rdent-cluster-id": "somebody"})), None);
+    }
+
+    #[test]
+    fn only_what_remains_is_to_be_removed() {
+        let found = |cluster: &str, kind: &str| Leftover {
+            id: format!("/subscriptions/s/resourceGroups/{cluster}/providers/{kind}/x"),
+            kind: kind.to_owned(),
+            cluster_id: cluster.to_owned(),
+            is_sure: true,
+            usd_per_hour: Some(0.5),
+            remove: format!("remove {cluster}"),
+            held_by: Vec::new(),
+        };
+        let machine = "Microsoft.Compute/virtualMachines";
+        let disk = "Microsoft.Compute/disks";
+        let left = [
+            found("ours", machine),
+            found("ours", disk),
+            found("theirs", machine),
+            found("old", disk),
+            found("going", machine),
+        ];
+        let known = BTreeSet::from(["ours".to_owned(), "going".to_owned()]);
+        let shares = by_cluster(&left, &known, Some("going"));
+        let brief: Vec<_> = shares
+            .iter()
+            .map(|share| {
+                (share.cluster_id.as_str(), share.standing, share.machines, share.resources, share.remove.len())
+            })
+            .collect();
+        assert_eq!(
+            brief,
+            [
+                ("going", Standing::Remains, 1, 1, 1),
+                ("old", Standing::Remains, 0, 1, 1),
+                ("ours", Standing::AliveKnownHere, 1, 2, 0),
+                ("theirs", Standing::AliveNotKnownHere, 1, 1, 0),
+            ]
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use crate::{
     keys::{ClusterKeys, OPERATOR},
     secret::Secret,
-    topology::{Node, Topology},
+    topology::{ClusterId, Node, Topology},
 };
 
 /// What carries the mesh.
@@ -88,8 +88,8 @@ impl Mesh {
     }
 
     /// The operator's interface name: at most 15 characters (Linux).
-    pub fn operator_interface(self, topology: &Topology) -> String {
-        format!("wgk0{}", topology.cluster_id.short())
+    pub fn operator_interface(self, cluster: &ClusterId) -> String {
+        format!("wgk0{}", cluster.short())
     }
 
     /// The operator's configuration, for `wg-quick`; `public_address` tells where each machine is.

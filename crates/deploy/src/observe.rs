@@ -14,6 +14,7 @@ use crate::{
     deployment::{Deployment, kubernetes_failure},
     environment::{Environment, sha256},
     hosts::CLAIM,
+    k0s::{BINARY, KUBECTL, membership},
     kubernetes::{CHART, MANAGEMENT, NODE},
     steps::{
         k0rdent::{CHART_NAMESPACE, MANAGEMENT_NAME, ManagementSeen, RELEASE},
@@ -23,7 +24,7 @@ use crate::{
     topology::Role,
 };
 
-/// How long a machine may take to answer one question.
+/// How long a machine may take to answer one question, once it has let us in.
 const HOST_PATIENCE: Duration = Duration::from_secs(15);
 /// How long the cluster may take to answer before it counts as not answering.
 const CLUSTER_PATIENCE: Duration = Duration::from_secs(20);
@@ -67,6 +68,12 @@ pub enum HostSeen {
         k0s: Option<String>,
         /// What is wrong with our claim, if it is a host that existed before.
         claim: Option<String>,
+        /// The release of its k0s binary, if it has one.
+        binary: Option<String>,
+        /// Whether its disk has what only a member of a cluster has.
+        is_member: bool,
+        /// Whether it has kubectl and a kubeconfig.
+        has_kubectl: bool,
     },
 }
 
@@ -83,7 +90,9 @@ pub async fn observe(deployment: &Deployment, state: &State, environment: &Envir
     let hosts = hosts(deployment, state).await;
     choose_speaker(deployment, state, &hosts);
     let completed = |task: Task| completed(deployment, state, task);
-    let cluster = if (0..deployment.topology.nodes.len()).any(|node| completed(Task::Leader(node))) {
+    let speaker = hosts.get(&deployment.node(deployment.speaker()).name);
+    let is_silent = matches!(speaker, Some(HostSeen::Unreachable(_)));
+    let cluster = if !is_silent && (0..deployment.topology.nodes.len()).any(|node| completed(Task::Leader(node))) {
         // A cluster that does not answer is a finding for the plan, not an error of looking.
         tokio::time::timeout(CLUSTER_PATIENCE, cluster(deployment)).await.ok().and_then(Result::ok)
     } else {
@@ -100,7 +109,10 @@ fn completed(deployment: &Deployment, state: &State, task: Task) -> bool {
 async fn hosts(deployment: &Deployment, state: &State) -> BTreeMap<String, HostSeen> {
     let running = |node: usize| {
         let machine = deployment.inventory.find(Kind::VirtualMachine, &deployment.node(node).name);
-        machine.is_some_and(|machine| !matches!(inventory::power_state(machine), Some("deallocated" | "stopped")))
+        machine.is_some_and(|machine| {
+            !inventory::is_deleting(machine)
+                && !matches!(inventory::power_state(machine), Some("deallocated" | "stopped"))
+        })
     };
     let asked = (0..deployment.topology.nodes.len())
         .filter(|&node| {
@@ -118,22 +130,33 @@ async fn host(deployment: &Deployment, state: &State, node: usize) -> HostSeen {
     };
     let (mesh, planned) = (deployment.mesh, deployment.node(node));
     let unit = crate::k0s::unit(planned);
-    let question = match planned.host {
-        Some(_) => format!("systemctl is-active {unit}; readlink {CLAIM}"),
-        None => format!("systemctl is-active {unit}; systemctl is-active {}; {}", mesh.unit(), mesh.identity_command()),
-    };
+    let (binary, files) = (format!("{BINARY} version"), format!("ls -d .kube/config {KUBECTL}"));
+    let (active, member) = (format!("systemctl is-active {unit}"), format!("sudo ls -d {}", membership(planned)));
+    let mut questions = vec![("k0s", active.as_str()), ("binary", &binary), ("member", &member)];
+    let (claim, active) = (format!("readlink {CLAIM}"), format!("systemctl is-active {}", mesh.unit()));
+    match planned.host {
+        Some(_) => questions.push(("claim", &claim)),
+        None => {
+            questions.extend([("mesh", active.as_str()), ("identity", mesh.identity_command()), ("kubectl", &files)]);
+        }
+    }
+    let ask = |(name, command): &(&str, &str)| format!("echo {name} $({command} 2>/dev/null); ");
+    let question: String = questions.iter().map(ask).collect();
+    if let Err(error) = remote.connect_for_a_look(deployment.config.ssh.bastions.len()).await {
+        return unreachable(error.to_string());
+    }
     let output = match remote.run_once(&question, HOST_PATIENCE).await {
         Ok(output) => output,
         Err(error) => return unreachable(error.to_string()),
     };
     remote.disconnect_unless(planned.role == Role::Controller).await;
-    let mut lines = output.stdout.lines().map(str::trim);
-    let k0s_state = lines.next().unwrap_or("unknown");
-    let second = lines.next().unwrap_or("unknown");
-    let identity = lines.next().unwrap_or_default();
-    let (claim, mesh) = match (&planned.host, second) {
+    let answers: BTreeMap<&str, &str> =
+        output.stdout.lines().map(|line| line.trim().split_once(' ').unwrap_or((line.trim(), ""))).collect();
+    let answer = |name: &str| answers.get(name).copied().unwrap_or_default();
+    let (k0s_state, identity) = (answer("k0s"), answer("identity"));
+    let (claim, mesh) = match (&planned.host, answer(if planned.host.is_some() { "claim" } else { "mesh" })) {
         (Some(_), owner) if owner == deployment.topology.cluster_id.as_str() => (None, None),
-        (Some(_), "unknown") => (Some(format!("{CLAIM} is not there")), None),
+        (Some(_), "") => (Some(format!("{CLAIM} is not there")), None),
         (Some(_), owner) => (Some(format!("it belongs to {owner} ({CLAIM})")), None),
         (None, "active") if identity == mesh.identity(&deployment.keys, planned) => (None, None),
         (None, "active") => (None, Some(format!("{} runs with another key", mesh.unit()))),
@@ -142,7 +165,14 @@ async fn host(deployment: &Deployment, state: &State, node: usize) -> HostSeen {
     let joined = [Task::Leader(node), Task::Controller(node), Task::Worker(node)];
     let expected = joined.into_iter().any(|task| completed(deployment, state, task));
     let k0s = (expected && k0s_state != "active").then(|| format!("{unit} is {k0s_state}"));
-    HostSeen::Reachable { mesh, k0s, claim }
+    HostSeen::Reachable {
+        mesh,
+        k0s,
+        claim,
+        binary: Some(answer("binary").to_owned()).filter(|version| !version.is_empty()),
+        is_member: !answer("member").is_empty(),
+        has_kubectl: answer("kubectl").split_whitespace().count() == 2,
+    }
 }
 
 /// The controller through which the cluster is spoken to: the first that is a member, answers, and runs.

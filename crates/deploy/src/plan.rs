@@ -2,19 +2,27 @@
 
 use std::collections::BTreeSet;
 
-use engine::{Decision, Plan, PlannedStep, State, StepStatus};
+use engine::{Decision, Plan, PlannedStep, State, StepState, StepStatus};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::{
-    azure::{Kind, inventory, resources},
+    azure::{
+        Kind, inventory,
+        resources::{self, RuleTrouble},
+    },
     config::Config,
-    environment::fingerprint,
+    control_plane::{self, MACHINE},
+    deployment::Repair,
+    environment::{Loose, fingerprint},
     k0s,
     observe::{HostSeen, Observed},
-    recipe::{self, Line},
+    recipe::Line,
     steps::k0rdent::{chart_object, release_name},
+    tags,
     task::{Phase, Task},
     topology::{Node, Role, Topology},
+    way_in,
 };
 
 /// What the planner looks at.
@@ -31,8 +39,10 @@ pub struct Question<'a> {
     pub ssh_from: &'a [String],
     /// The last phase that is wanted.
     pub until: Phase,
-    /// Make files again even if they are right.
-    pub force: bool,
+    /// Make files again even if they are right: those whose path has this part; all if it is empty.
+    pub force: Option<&'a str>,
+    /// What somebody has asked for beyond that.
+    pub repair: &'a Repair,
 }
 
 /// Something that was done and is not the case any more.
@@ -69,7 +79,21 @@ const NOT_DONE: &str = "not-done";
 /// It follows another step that runs: no difference of its own.
 const FOLLOWS: &str = "follows";
 /// Wanted otherwise than before: no difference, but a change.
-const CHANGED: &str = "changed";
+pub(crate) const CHANGED: &str = "changed";
+/// SSH is open to somebody else than us.
+const ADDRESS_CHANGED: &str = "address-changed";
+
+impl Difference {
+    /// What others may read and must not.
+    pub(crate) fn of_mode(loose: Loose) -> Self {
+        Self {
+            name: "file-mode",
+            cause: format!("others may read it (mode {:04o})", loose.mode),
+            repair: Some(format!("make it private ({:04o})", loose.wanted)),
+            subject: loose.path,
+        }
+    }
+}
 
 /// Plans a deployment: which steps of the recipe run, and why; and what of it repairs a difference.
 pub fn deployment(question: &Question<'_>, recipe: &[Line]) -> (Plan, Vec<Difference>) {
@@ -88,6 +112,18 @@ pub fn deployment(question: &Question<'_>, recipe: &[Line]) -> (Plan, Vec<Differ
     }
     differences.extend(question.unrepaired());
     (Plan { steps }, differences)
+}
+
+/// Whether a file of the environment is what that step makes.
+pub(crate) fn is_made_by(topology: &Topology, task: Task, file: &str) -> bool {
+    match task {
+        Task::Documents if !topology.provider.makes_machines() => file.starts_with("ssh/"),
+        Task::Documents => file.starts_with("cloud-init-yaml/") || file.contains("-ssh-key"),
+        Task::MeshOperator => file.starts_with("wireguard/") || file == "ssh/config" || file == "ssh/known_hosts",
+        Task::Kubeconfig => file.starts_with("kubeconfig/"),
+        Task::K0sctl => file.starts_with("k0sctl-config/"),
+        _ => false,
+    }
 }
 
 /// Plans a teardown: every step runs, and looks for itself whether there is anything to do.
@@ -110,26 +146,56 @@ impl Question<'_> {
             usual: task.usual(),
             deadline: task.deadline(self.config),
             fingerprint: self.fingerprint(task),
-            undoes: recipe::undoes(self.topology, task).iter().map(|task| task.id(self.topology)).collect(),
+            undoes: control_plane::undone(self, task),
+            output: if decision == Decision::Skip { self.seen(task) } else { Value::Null },
+        }
+    }
+
+    /// What was seen of a step that need not run: an earlier run may have ended before it could say so.
+    fn seen(&self, task: Task) -> Value {
+        let found = |kind: Kind, name: &str| self.observed.inventory.find(kind, name);
+        let machine = |node: usize| found(Kind::VirtualMachine, &self.node(node).name);
+        match task {
+            Task::PublicAddress(node) => {
+                let address = found(Kind::PublicIp, &self.node(node).public_ip_name()).and_then(inventory::ip_address);
+                address.map_or(Value::Null, |address| json!({"public_address": address}))
+            }
+            Task::Provisioned(node) => {
+                let zone = machine(node).and_then(|machine| machine["zones"][0].as_str()?.parse::<u8>().ok());
+                zone.map_or(Value::Null, |zone| json!({"zone": zone}))
+            }
+            Task::Ready(node) => {
+                machine(node).and_then(inventory::identity).map_or(Value::Null, |identity| json!({MACHINE: identity}))
+            }
+            Task::Management => {
+                let seen = self.observed.cluster.as_ref().and_then(|cluster| cluster.management.as_ref());
+                seen.map_or(Value::Null, |seen| serde_json::to_value(seen).unwrap_or_default())
+            }
+            _ => Value::Null,
         }
     }
 
     /// A digest of what the step is made from: if it changes, the step has to run again.
-    fn fingerprint(&self, task: Task) -> String {
+    pub(crate) fn fingerprint(&self, task: Task) -> String {
         let config = self.config;
         let node = task.node().map(|node| &self.topology.nodes[node]);
+        let proxy = || crate::machine_proxy::mark(config, self.topology);
         let input = match (task, node) {
             (Task::Documents | Task::MeshOperator | Task::K0sctl, _) => {
                 let nodes = serde_json::to_string(&self.topology.nodes).unwrap_or_default();
-                format!("{nodes} {} {} {}", self.topology.mesh_port, config.ssh.username, config.software.k0s.version)
+                let (port, k0s) = (self.topology.mesh_port, &config.software.k0s.version);
+                format!("{nodes} {port} {} {k0s}{}", config.ssh.username, proxy())
             }
+            (Task::Tags, _) => format!("{:?} {:?}", config.azure.given_tags(), config.metadata.owner),
+            (Task::SecurityGroup, _) => format!("{} {}", self.topology.mesh_port, self.ssh_from.join(" ")),
             (Task::Binary(_), Some(node)) => {
-                format!("{} {}", config.software.k0s.version, k0s::source(config, node))
+                let digests = config.software.k0s.sha256.any().join(" ");
+                format!("{} {} {digests}", config.software.k0s.version, k0s::source(config, node)).trim_end().to_owned()
             }
             (Task::Leader(_) | Task::Controller(_), Some(node)) => {
-                format!("{} {}", k0s::install_command(node, false), k0s::network(config))
+                format!("{} {}{}", k0s::install_command(node, false), k0s::network(config), proxy())
             }
-            (Task::Worker(_), Some(node)) => k0s::install_command(node, true),
+            (Task::Worker(_), Some(node)) => k0s::install_command(node, true) + &proxy(),
             (Task::HomeKubeconfig(_), _) => config.ssh.username.clone(),
             (Task::NodesReady | Task::Tokens, _) => {
                 self.topology.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(" ")
@@ -142,16 +208,20 @@ impl Question<'_> {
 
     /// What a reason says about a step that was done before.
     fn difference(&self, task: Task, reason: &Reason) -> Option<Difference> {
-        let done = self.recorded.steps.get(&task.id(self.topology)).is_some_and(|step| step.completed_with.is_some());
-        if !done || [NOT_DONE, FOLLOWS, CHANGED].contains(&reason.name) {
+        let state = self.recorded.steps.get(&task.id(self.topology));
+        let done = |step: &StepState| step.completed_with.is_some() || step.status == StepStatus::Completed;
+        if !state.is_some_and(done) || [NOT_DONE, FOLLOWS, CHANGED].contains(&reason.name) {
             return None;
         }
-        let repair = (reason.name != "foreign").then(|| match reason.name {
+        let repair = (!["foreign", "ssh-silent"].contains(&reason.name)).then(|| match reason.name {
             "machine-stopped" => "start it".to_owned(),
-            "machine-missing" => "make it anew and let it join again".to_owned(),
+            "machine-missing" => "recreate it and rejoin it to the cluster".to_owned(),
             "rule-missing" | "rule-changed" => "restore the rules".to_owned(),
+            ADDRESS_CHANGED | "ssh-closed" => "open SSH to your address".to_owned(),
             "mesh-down" => "restart WireGuard".to_owned(),
-            _ => format!("run again: {}", task.title(self.config, self.topology)),
+            "kubectl-missing" => "put it back".to_owned(),
+            "resource-missing" | "group-missing" => format!("recreate {}", task.title(self.config, self.topology)),
+            _ => format!("repair {}", task.title(self.config, self.topology)),
         });
         Some(Difference {
             name: reason.name,
@@ -164,22 +234,32 @@ impl Question<'_> {
     /// What is otherwise than it was made and cannot be put right in place: named, and left to a person.
     fn unrepaired(&self) -> Vec<Difference> {
         let mut differences = Vec::new();
+        if let Some(cause) = self.loss().filter(|_| !self.repair.start_anew) {
+            let subject = "control plane".to_owned();
+            differences.push(Difference { name: "control-plane-lost", subject, cause, repair: None });
+        }
         let mut name = |name: &'static str, node: &Node, cause: String| {
             differences.push(Difference { name, subject: node.name.clone(), cause, repair: None });
         };
         for node in &self.topology.nodes {
             if let Some(machine) = self.observed.inventory.find(Kind::VirtualMachine, &node.name) {
+                if inventory::is_failed(machine) && self.is_kept(self.position(node)) {
+                    name(
+                        "machine-not-ready",
+                        node,
+                        format!(
+                            "Azure calls it Failed; it is left as it is, with what runs on it (to make it anew: `k0rdentctl replace {}`)",
+                            node.name
+                        ),
+                    );
+                }
                 let size = machine.pointer("/properties/hardwareProfile/vmSize").and_then(|size| size.as_str());
                 if let Some(size) = size.filter(|size| !size.eq_ignore_ascii_case(&node.size)) {
                     name("machine-size", node, format!("its size is {size}, not {}", node.size));
                 }
                 let zone = machine["zones"][0].as_str().unwrap_or_default();
-                if !node.allowed_zones.iter().any(|allowed| allowed.to_string() == zone) {
+                if !node.may_be_in(zone) {
                     name("machine-zone", node, format!("it is in zone {zone:?}, which is not among those wanted"));
-                }
-                let tag = inventory::tag(machine, resources::TAG_NODE);
-                if tag != Some(&node.name) {
-                    name("machine-tags", node, format!("its tag {} is {tag:?}", resources::TAG_NODE));
                 }
             }
             let cluster = self.observed.cluster.as_ref();
@@ -197,14 +277,29 @@ impl Question<'_> {
         let task = line.task;
         let names = &self.topology.names;
         let of_node = |other: &Task| task.node().is_some() && other.node() == task.node();
+        if task.is_of_cluster() && self.starts_anew() {
+            return Err(Reason::new(CHANGED, "an empty cluster is begun"));
+        }
         match task {
+            Task::Replace(node) => Err(Reason::new("machine-useless", self.replaced_because(node))),
             Task::ResourceGroup => self.group(),
             Task::SshKey => self.resource(Kind::SshKey, &names.ssh_key),
             Task::SecurityGroup => self.rules(),
             Task::VirtualNetwork => self.resource(Kind::VirtualNetwork, &names.vnet),
-            Task::PublicAddress(node) => self.resource(Kind::PublicIp, &self.node(node).public_ip_name()),
-            Task::Interface(node) => self.resource(Kind::NetworkInterface, &self.node(node).network_interface_name()),
-            Task::Machine(node) => self.machine(node, false),
+            Task::Tags => tags::verdict(self).map_err(|(name, text)| Reason::new(name, text)),
+            Task::PublicAddress(node) => {
+                self.stays(node)?;
+                self.resource(Kind::PublicIp, &self.node(node).public_ip_name())
+            }
+            Task::Interface(node) => {
+                self.stays(node)?;
+                self.resource(Kind::NetworkInterface, &self.node(node).network_interface_name())
+            }
+            Task::Machine(node) => {
+                let seen = self.machine(node, false)?;
+                self.not_after(line, runs, |task| matches!(task, Task::Replace(_)))?;
+                Ok(seen)
+            }
             Task::Provisioned(node) => {
                 self.not_after(line, runs, of_node)?;
                 self.machine(node, true)
@@ -214,12 +309,20 @@ impl Question<'_> {
                 self.recorded(task)?;
                 self.not_after(line, runs, of_node)?;
                 self.machine(node, true)?;
-                self.reachable(node)
+                self.same_machine(node)?;
+                self.reachable(node)?;
+                self.files_on(task, node)
             }
             Task::MeshMember(node) => {
                 self.recorded(task)?;
                 self.not_after(line, runs, of_node)?;
                 self.in_mesh(node)
+            }
+            Task::MeshHolds => {
+                self.recorded(task)?;
+                self.not_after(line, runs, |_| true)?;
+                (0..self.topology.nodes.len()).try_for_each(|node| self.in_mesh(node).map(drop))?;
+                Ok("every machine is in the mesh".to_owned())
             }
             Task::Leader(node) | Task::Controller(node) | Task::Worker(node) => {
                 self.recorded(task)?;
@@ -246,12 +349,54 @@ impl Question<'_> {
                 }
             }
             Task::Management => self.management(task),
-            _ => Err(Reason::new(NOT_DONE, "asked for")),
+            _ => Err(Reason::new(NOT_DONE, "removed from the configuration")),
         }
     }
 
     fn node(&self, node: usize) -> &Node {
         &self.topology.nodes[node]
+    }
+
+    fn position(&self, node: &Node) -> usize {
+        self.topology.nodes.iter().position(|other| other.name == node.name).unwrap_or_default()
+    }
+
+    fn is_kept(&self, node: usize) -> bool {
+        control_plane::is_kept(self.recorded, self.topology, &self.observed.inventory, node)
+    }
+
+    /// What goes with a machine that is being deleted does not stay.
+    fn stays(&self, node: usize) -> Result<(), Reason> {
+        let machine = self.observed.inventory.find(Kind::VirtualMachine, &self.node(node).name);
+        match machine.is_some_and(inventory::is_deleting) {
+            true => Err(Reason::new("resource-missing", "it goes with its machine, which is being deleted")),
+            false => Ok(()),
+        }
+    }
+
+    /// The machine is the one that was ready before, as far as the records say which one that was.
+    fn same_machine(&self, node: usize) -> Result<(), Reason> {
+        match self.node(node).host.is_some() || self.is_kept(node) {
+            true => Ok(()),
+            false => Err(Reason::new("machine-replaced", "it is another machine than before")),
+        }
+    }
+
+    /// What the step has put on the machine is there.
+    fn files_on(&self, task: Task, node: usize) -> Verdict {
+        let Some(HostSeen::Reachable { binary, has_kubectl, .. }) = self.host(node) else {
+            return Ok("it answers SSH".to_owned());
+        };
+        let wanted = &self.config.software.k0s.version;
+        match (task, binary) {
+            (Task::Binary(_), Some(version)) if version == wanted => Ok(format!("k0s {wanted} is there")),
+            (Task::Binary(_), Some(version)) => Err(Reason::new("k0s-binary", format!("its k0s is {version}"))),
+            (Task::Binary(_), None) => Err(Reason::new("k0s-binary", "its k0s binary is missing")),
+            (Task::HomeKubeconfig(_), _) if !has_kubectl => {
+                Err(Reason::new("kubectl-missing", "its kubectl or its ~/.kube/config is missing"))
+            }
+            _ => Ok("it answers SSH".to_owned()),
+        }
     }
 
     fn group(&self) -> Verdict {
@@ -291,9 +436,24 @@ impl Question<'_> {
         };
         match resources::rule_trouble(found, self.topology.mesh_port, self.ssh_from) {
             None => Ok("its rules are there".to_owned()),
-            Some((true, rule)) => Err(Reason::new("rule-missing", format!("rule {rule} is missing"))),
-            Some((false, rule)) => Err(Reason::new("rule-changed", format!("rule {rule} was changed"))),
+            Some(RuleTrouble::OpenTo(ranges)) if self.config.azure.ssh_allowed_from.is_empty() => {
+                Err(Reason::new(ADDRESS_CHANGED, way_in::closed_to(&ranges, self.ssh_from)))
+            }
+            // Which addresses may come in, and by which port, is not as it was when the rules were made.
+            Some(trouble) => {
+                let (name, text) = trouble.told(self.ssh_from);
+                Err(match self.rules_follow() {
+                    true => Reason::new(CHANGED, format!("the configuration changed: {text}")),
+                    false => Reason::new(name, text),
+                })
+            }
         }
+    }
+
+    fn rules_follow(&self) -> bool {
+        let made = self.recorded.steps.get(&Task::SecurityGroup.id(self.topology));
+        let made_with = made.and_then(|step| step.completed_with.as_ref());
+        !self.ssh_from.is_empty() && made_with.is_some_and(|made| *made != self.fingerprint(Task::SecurityGroup))
     }
 
     /// A machine exists, is ours, runs, has the size it should have, and (if `ready`) Azure calls it ready.
@@ -315,6 +475,9 @@ impl Question<'_> {
         }
         match inventory::provisioning_state(found) {
             Some("Succeeded") | None => Ok("it exists".to_owned()),
+            Some(_) if ready && inventory::is_failed(found) && self.is_kept(node) => {
+                Ok("Azure calls it Failed, and it is left as it is".to_owned())
+            }
             Some(state) if ready => Err(Reason::new("machine-not-ready", format!("Azure calls it {state}"))),
             Some(_) => Ok("Azure has accepted it".to_owned()),
         }
@@ -338,9 +501,7 @@ impl Question<'_> {
         };
         match &state.completed_with {
             None => Err(Reason::new(NOT_DONE, "not done yet")),
-            Some(before) if *before != self.fingerprint(task) => {
-                Err(Reason::new(CHANGED, "its configuration has changed"))
-            }
+            Some(before) if *before != self.fingerprint(task) => Err(Reason::new(CHANGED, "configuration changed")),
             Some(_) => match state.status {
                 StepStatus::Completed => Ok(()),
                 StepStatus::Failed => Err(Reason::new(NOT_DONE, "it failed in the last run")),
@@ -354,7 +515,7 @@ impl Question<'_> {
     /// None of the steps before it that matter to it runs in this plan.
     fn not_after(&self, line: &Line, runs: &BTreeSet<Task>, matters: impl Fn(&Task) -> bool) -> Result<(), Reason> {
         let follows = line.after.iter().any(|task| runs.contains(task) && matters(task));
-        if follows { Err(Reason::new(FOLLOWS, "what it builds on is made first")) } else { Ok(()) }
+        if follows { Err(Reason::new(FOLLOWS, "depends on a step that runs first")) } else { Ok(()) }
     }
 
     fn host(&self, node: usize) -> Option<&HostSeen> {
@@ -367,7 +528,11 @@ impl Question<'_> {
                 Err(Reason::new("host-not-ours", trouble.clone()))
             }
             Some(HostSeen::Reachable { .. }) => Ok("it answers SSH".to_owned()),
-            Some(HostSeen::Unreachable(why)) => Err(Reason::new("ssh-silent", why.clone())),
+            Some(HostSeen::Unreachable(why)) => {
+                let own = self.ssh_from.first().map(String::as_str);
+                let (name, text) = way_in::silent(self.topology, &self.observed.inventory, own, self.node(node), why);
+                Err(Reason::new(name, text))
+            }
             None => Err(Reason::new(NOT_DONE, "it was not asked")),
         }
     }
@@ -410,6 +575,9 @@ impl Question<'_> {
         let Some(seen) = &cluster.management else {
             return Err(Reason::new("management-missing", "there is no Management object"));
         };
+        if seen.deleting {
+            return Err(Reason::new("management-deleting", "it is being deleted"));
+        }
         match seen.trouble(&release_name(&self.config.software.k0rdent.version)) {
             None => Ok(format!("Ready, release {}", seen.release)),
             Some(trouble) => Err(Reason::new("management-not-ready", trouble)),
@@ -417,21 +585,13 @@ impl Question<'_> {
     }
 
     fn files(&self, task: Task) -> Verdict {
-        if self.force {
-            return Err(Reason::new(CHANGED, "asked to regenerate files"));
+        let belongs = |file: &str| is_made_by(self.topology, task, file);
+        let mut recorded = self.recorded.artifacts.keys();
+        let forced = |file: &&String| belongs(file) && self.force.is_some_and(|part| file.contains(part));
+        if let Some(file) = recorded.clone().find(forced) {
+            return Err(Reason::new(CHANGED, format!("asked to regenerate {file}")));
         }
-        let cluster = &self.topology.cluster_id;
-        let belongs = |file: &str| match task {
-            Task::Documents if !self.topology.provider.makes_machines() => file.starts_with("ssh/"),
-            Task::Documents => file.starts_with("cloud-init-yaml/") || file.contains("-ssh-key"),
-            Task::MeshOperator => file.starts_with("wireguard/") || file == "ssh/config" || file == "ssh/known_hosts",
-            Task::Kubeconfig => {
-                file == format!("kubeconfig/{cluster}-kubeconfig") || file.ends_with("kubeconfig-env.sh")
-            }
-            _ => file.starts_with("k0sctl-config/"),
-        };
-        let recorded = self.recorded.artifacts.keys();
-        let missing = recorded.filter(|file| belongs(file)).find(|file| !self.observed.intact_files.contains(*file));
+        let missing = recorded.find(|file| belongs(file) && !self.observed.intact_files.contains(*file));
         match missing {
             Some(file) => Err(Reason::new("file-changed", format!("{file} is missing or was changed"))),
             None => Ok("its files are there".to_owned()),

@@ -8,10 +8,15 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::{
+    azure::resources::disk_type,
+    config::{Config, VmPriority},
+};
+
 /// A month as Azure counts it.
 const HOURS_PER_MONTH: f64 = 730.0;
 /// A Standard public address.
-const PUBLIC_ADDRESS: f64 = 0.005;
+pub const PUBLIC_ADDRESS: f64 = 0.005;
 
 /// Machines, by the hour.
 const MACHINES: [(&str, f64); 30] = [
@@ -70,6 +75,20 @@ impl Cost {
             None => self.unknown += 1,
         }
     }
+
+    /// One thing less.
+    pub fn subtract(&mut self, usd_per_hour: Option<f64>) {
+        match usd_per_hour {
+            // What is left of a sum of prices is not less than nothing.
+            Some(price) => self.usd_per_hour = (self.usd_per_hour - price).max(0.0),
+            None => self.unknown = self.unknown.saturating_sub(1),
+        }
+    }
+
+    /// The same, by the month.
+    pub fn usd_per_month(&self) -> f64 {
+        self.usd_per_hour * HOURS_PER_MONTH
+    }
 }
 
 impl FromIterator<Option<f64>> for Cost {
@@ -98,6 +117,13 @@ pub fn machine(size: &str) -> Option<f64> {
     MACHINES.iter().find(|(name, _)| name.eq_ignore_ascii_case(size)).map(|(_, price)| *price)
 }
 
+/// A machine of this configuration with its disk and its address.
+pub fn of_machine(config: &Config, size: &str) -> [Option<f64>; 3] {
+    // Azure sets the price of Spot machines anew each day.
+    let machine = if config.azure.vm_priority == VmPriority::Spot { None } else { machine(size) };
+    [machine, disk(disk_type(size), u64::from(config.azure.os_disk_gb)), Some(PUBLIC_ADDRESS)]
+}
+
 /// A resource as its own list shows it, by the hour; what Azure does not charge for costs nothing.
 pub fn resource(body: &Value) -> Option<f64> {
     let properties = &body["properties"];
@@ -115,7 +141,8 @@ pub fn resource(body: &Value) -> Option<f64> {
     }
 }
 
-fn disk(sku: &str, gigabytes: u64) -> Option<f64> {
+/// A disk of a kind and a size in GiB.
+pub fn disk(sku: &str, gigabytes: u64) -> Option<f64> {
     let (_, steps) = DISKS.iter().find(|(name, _)| name.eq_ignore_ascii_case(sku))?;
     steps.iter().find(|(largest, _)| gigabytes <= *largest).map(|(_, month)| month / HOURS_PER_MONTH)
 }

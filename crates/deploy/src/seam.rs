@@ -19,9 +19,12 @@ use rand_core::{RngCore, SeedableRng};
 use rustls_pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
     sync::watch,
+    time::timeout,
 };
+
+use crate::{proxy::Proxy, secret::Secret};
 
 /// A two-way stream of bytes.
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -36,6 +39,41 @@ pub type Stream = Box<dyn Io>;
 pub trait Network: Send + Sync {
     /// Connects to a port of a host, given by name or by address. The caller bounds its patience.
     async fn connect(&self, host: &str, port: u16) -> io::Result<Stream>;
+
+    /// [`Network::connect`], with an end. The patience is for the last leg alone: who has a way to make first makes it in
+    /// that way's own time.
+    async fn connect_within(&self, host: &str, port: u16, patience: Duration) -> io::Result<Stream> {
+        let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {} s", patience.as_secs()));
+        timeout(patience, self.connect(host, port)).await.unwrap_or_else(|_| Err(late()))
+    }
+}
+
+/// Takes a network interface of this computer down, as `ip link delete` does; whether there was one. An error if it stays:
+/// who may not (it takes CAP_NET_ADMIN) has to ask somebody who may. Who cannot even look sees none.
+#[cfg(target_os = "linux")]
+pub async fn delete_interface(name: &str) -> io::Result<bool> {
+    use futures::TryStreamExt as _;
+    let Ok((connection, handle, _)) = rtnetlink::new_connection() else { return Ok(false) };
+    let deleting = async {
+        let found = handle.link().get().match_name(name.to_owned()).execute().try_next().await;
+        let Ok(Some(link)) = found else { return Ok(false) };
+        match handle.link().del(link.header.index).execute().await {
+            Ok(()) => Ok(true),
+            Err(rtnetlink::Error::NetlinkError(refusal)) => Err(refusal.to_io()),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    };
+    tokio::select! {
+        biased;
+        result = deleting => result,
+        () = connection => Err(io::ErrorKind::ConnectionAborted.into()),
+    }
+}
+
+/// Elsewhere nobody here knows how, and whether there is one.
+#[cfg(not(target_os = "linux"))]
+pub async fn delete_interface(_name: &str) -> io::Result<bool> {
+    Ok(false)
 }
 
 /// Files that others write and we read, such as a federated token.
@@ -47,6 +85,29 @@ pub trait Files: Send + Sync {
     fn open(&self, path: &Path) -> io::Result<Box<dyn io::Read + Send>>;
 }
 
+/// What the one who runs this lends to log in with.
+#[async_trait]
+pub trait Keyring: Send + Sync {
+    /// The passphrase of a private key's file; none if nobody can say. Attempts count from 0; a later one means that the
+    /// passphrase before was wrong.
+    fn passphrase(&self, file: &Path, attempt: u32) -> Option<Secret>;
+
+    /// A connection to the ssh-agent; none if there is none.
+    async fn agent(&self) -> io::Result<Option<Stream>>;
+}
+
+/// The certificate authorities that are trusted.
+#[derive(Debug, Clone, Default)]
+pub enum Roots {
+    /// The public ones, as Mozilla lists them.
+    #[default]
+    Public,
+    /// These as well.
+    PublicAnd(Vec<CertificateDer<'static>>),
+    /// Nobody but these.
+    Only(Vec<CertificateDer<'static>>),
+}
+
 /// Everything outside the program that the program depends on.
 #[derive(Clone)]
 pub struct World {
@@ -56,10 +117,14 @@ pub struct World {
     pub clock: Arc<dyn Clock>,
     /// Chance: jitter and identifiers of requests. Never key material.
     pub random: Arc<Mutex<ChaCha8Rng>>,
-    /// Certificate authorities that are trusted besides the public ones.
-    pub roots: Vec<CertificateDer<'static>>,
+    /// Whom HTTPS trusts.
+    pub roots: Roots,
+    /// Who stands between HTTPS and its hosts.
+    pub proxy: Proxy,
     /// Files of others.
     pub files: Arc<dyn Files>,
+    /// Passphrases, and the ssh-agent.
+    pub keyring: Arc<dyn Keyring>,
 }
 
 impl World {
@@ -70,8 +135,10 @@ impl World {
             network: Arc::new(Tcp),
             clock: Arc::new(SystemClock),
             random: Arc::new(Mutex::new(random)),
-            roots: Vec::new(),
+            roots: Roots::Public,
+            proxy: Proxy::default(),
             files: Arc::new(Disk),
+            keyring: Arc::new(NoKeyring),
         })
     }
 
@@ -128,6 +195,26 @@ impl Files for Disk {
     fn open(&self, path: &Path) -> io::Result<Box<dyn io::Read + Send>> {
         Ok(Box::new(fs_err::File::open(path)?))
     }
+}
+
+/// Nobody lends anything.
+#[derive(Debug, Clone, Copy)]
+pub struct NoKeyring;
+
+#[async_trait]
+impl Keyring for NoKeyring {
+    fn passphrase(&self, _file: &Path, _attempt: u32) -> Option<Secret> {
+        None
+    }
+
+    async fn agent(&self) -> io::Result<Option<Stream>> {
+        Ok(None)
+    }
+}
+
+/// Connects to a socket of this computer, such as that of an ssh-agent.
+pub async fn local_socket(path: &Path) -> io::Result<Stream> {
+    Ok(Box::new(UnixStream::connect(path).await?))
 }
 
 /// A network with a kill switch: one run of the program holds one, and when it must stop, nothing of it goes on.
@@ -277,8 +364,10 @@ mod tests {
             network: Arc::new(Tcp),
             clock: Arc::new(SystemClock),
             random: Arc::new(Mutex::new(ChaCha8Rng::seed_from_u64(7))),
-            roots: Vec::new(),
+            roots: Roots::Public,
+            proxy: Proxy::default(),
             files: Arc::new(Disk),
+            keyring: Arc::new(NoKeyring),
         };
         assert_eq!(world().request_id(), world().request_id());
         assert_eq!(world().request_id().len(), 36);

@@ -1,39 +1,55 @@
 //! The front door: one environment, and what can be done with it.
 
+mod exporting;
+mod leaving;
+mod overtaken;
+mod planning;
+mod recorded;
 mod run;
 mod teardown;
+mod way_in;
 
-pub use teardown::{Deletion, Remains, Teardown, TeardownPlan};
+pub use overtaken::Overtaken;
+pub use planning::{Agreed, Neighbour, Place, Planned};
+pub(crate) use recorded::CHILDREN;
+pub use recorded::{cluster_id, known_children};
+pub use teardown::{Children, Deletion, Remains, Teardown, TeardownPlan};
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use engine::{
-    Failure, Holder, Journal, JournalError, Message, Plan, State, StepId, StepStatus, Stop, journal::Durability,
+    Failure, Holder, Journal, JournalError, Message, State, Stop,
+    journal::{Durability, Lease},
     runner::FaultInjector,
 };
 use rand_core::RngCore as _;
 use tokio::sync::watch;
 
+use leaving::{hosts_of, leaving};
+use recorded::{claimed_hosts, leaving_hosts, legible, positions};
 use run::Run;
 use teardown::subscription;
 
 use crate::{
     archive,
-    azure::{ArmClient, ArmError, Call, Credentials, Endpoints, Inventory, Kind, inventory, resources},
+    azure::{ArmClient, ArmError, Call, Credentials, Endpoints, Inventory, Kind},
     change,
     config::{self, Config, Provider},
-    deployment::{Deployment, Parts, arm_failure},
+    control_plane,
+    deployment::{Deployment, Parts, Repair, arm_failure},
     environment::{Access, Environment},
-    hosts::{Finding, UserKeys},
+    hosts::{Finding, Users},
     http::HttpClient,
     keys::ClusterKeys,
+    leftovers::Leftover,
     observe::{Observed, observe},
     plan::{self, Difference, Question},
+    preview::{Change, Preview},
     recipe::{self, Part},
-    seam::World,
+    seam::{World, lock},
     steps::{hosts, prepare},
     task::{Phase, Task},
-    topology::{ClusterId, Leaving, Node, Positions, Role, Topology, network_interface_name, topology, topology_at},
+    topology::{ClusterId, Positions, Topology, topology, topology_at},
     views::{self, Status},
 };
 
@@ -41,9 +57,6 @@ use crate::{
 const KEY_FILE: &str = "keys.json";
 /// The configuration as it was used.
 const CONFIG_FILE: &str = "k0rdent.yaml";
-
-/// What is settled about hosts that existed before.
-const HOSTS: &str = "hosts";
 
 /// How long looking at the world before a run may take.
 const LOOK_PATIENCE: Duration = Duration::from_secs(120);
@@ -59,6 +72,8 @@ pub struct Settings {
     pub endpoints: Endpoints,
     /// Who we are there.
     pub credentials: Credentials,
+    /// Which world this is: Azure, or a twin. What a twin has forgotten, another one never had.
+    pub world_name: String,
     /// Who runs this.
     pub holder: Holder,
     /// Who owns what is created, unless the configuration says.
@@ -67,12 +82,27 @@ pub struct Settings {
     pub own_address: Option<String>,
     /// How hard the journal tries to survive a power cut.
     pub durability: Durability,
-    /// Make files again even if they are right.
-    pub force_regenerate: bool,
+    /// Make files again even if they are right: those whose path has this part; all if it is empty.
+    pub force_regenerate: Option<String>,
     /// Delete child clusters, with their machines, before what manages them.
     pub with_children: bool,
+    /// Go on although child clusters stay, or nobody can say whether there are any.
+    pub abandon_children: bool,
+    /// Whether the configuration at hand protects the cluster; if there is none, the one that was used says so.
+    pub protect: Option<bool>,
+    /// What somebody has asked for beyond what the configuration says.
+    pub repair: Repair,
     /// The last phase that is wanted.
     pub until: Phase,
+}
+
+/// What is not as it is recorded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Drift {
+    /// All of it.
+    pub differences: Vec<Difference>,
+    /// Why a deployment would not repair it, and the ways on.
+    pub refusal: Option<Failure>,
 }
 
 /// How a run is watched and stopped.
@@ -109,9 +139,33 @@ pub enum SessionError {
     /// Somebody asked the run to stop.
     #[error("interrupted; everything done so far is recorded")]
     Interrupted,
+    /// The world has changed since a plan was shown: these things would be created, changed or deleted as well.
+    #[error("the world has changed since the plan was shown; nothing was touched")]
+    PlanChanged(Vec<Change>),
+    /// A run of another copy of this environment has gone further than the records here.
+    #[error(transparent)]
+    Overtaken(Overtaken),
     /// Something is left after a teardown.
     #[error("{0}")]
     Leftovers(Box<Remains>),
+    /// The environment's cluster is in another world.
+    #[error("the cluster of {} is in {recorded}, and this is {here}; nothing was touched", home.display())]
+    OtherWorld {
+        /// The environment's directory.
+        home: PathBuf,
+        /// Where it is.
+        recorded: String,
+        /// Where we are.
+        here: String,
+    },
+    /// The keys are lost, and with them the way to every machine.
+    #[error("{} is missing, and without it no machine of {cluster} can be reached", path.display())]
+    LostKeys {
+        /// Their file.
+        path: PathBuf,
+        /// The cluster.
+        cluster: ClusterId,
+    },
     /// There is no cluster in this environment.
     #[error("there is no cluster in {}", .0.display())]
     NoCluster(PathBuf),
@@ -128,19 +182,12 @@ pub struct Finished {
     pub archive: Option<PathBuf>,
     /// What a teardown did not do, and why.
     pub skipped: Vec<String>,
+    /// What is ours and a teardown has left, because it holds what belongs to others.
+    pub kept: Vec<Leftover>,
+    /// What runs on of child clusters that a teardown has left behind.
+    pub children: Vec<Leftover>,
     /// Archives of earlier teardowns that it has removed, because they were too old.
     pub expired: Vec<PathBuf>,
-}
-
-/// What a deployment would do.
-#[derive(Debug, Clone)]
-pub struct Planned {
-    /// The steps.
-    pub plan: Plan,
-    /// What is not as it is recorded.
-    pub differences: Vec<Difference>,
-    /// The cluster that is wanted.
-    pub topology: Topology,
 }
 
 /// One environment.
@@ -153,7 +200,7 @@ impl Session {
     /// The environment that the settings name.
     pub fn new(settings: Settings) -> Self {
         let mut environment = Environment::new(&settings.home);
-        environment.force = settings.force_regenerate;
+        environment.force.clone_from(&settings.force_regenerate);
         Self { settings, environment }
     }
 
@@ -164,12 +211,36 @@ impl Session {
         config: &Config,
         watching: Watching<'_>,
     ) -> Result<Finished, SessionError> {
-        self.make_room(watching.clone()).await?;
-        let run = Run::begin(self, "deploy", Some((config_text, config)), watching).await?;
+        self.deploy_as_agreed(config_text, config, None, watching).await
+    }
+
+    /// [`Session::deploy`], unless it would do more than what somebody has agreed to.
+    pub async fn deploy_as_agreed(
+        &self,
+        config_text: &str,
+        config: &Config,
+        agreed: Option<&Agreed>,
+        watching: Watching<'_>,
+    ) -> Result<Finished, SessionError> {
+        self.refuse_strangers()?;
+        Box::pin(self.make_room(watching.clone())).await?;
+        let run = Box::pin(Run::begin(self, "deploy", Some((config_text, config)), watching)).await?;
         let observed = run.observe().await;
         let recipe = recipe::deploy(&run.deployment.topology);
-        let (plan, _) = plan::deployment(&run.question(&observed), &recipe);
-        run.execute(&plan, &recipe).await
+        let question = run.question(&observed);
+        if let Some(refusal) = question.refusal() {
+            return run.end(SessionError::Failed(vec![refusal]));
+        }
+        run.deployment.set_has_cluster(!question.members().is_empty() && !question.starts_anew());
+        if question.starts_anew() {
+            run.deployment.set_speaker(run.deployment.leader());
+        }
+        let (plan, _) = plan::deployment(&question, &recipe);
+        let more = agreed.map(|agreed| Preview::of(&question, &recipe, &plan).beyond(&agreed.shown, agreed.to_more));
+        if let Some(more) = more.filter(|more| !more.is_empty()) {
+            return run.end(SessionError::PlanChanged(more));
+        }
+        Box::pin(run.execute(&plan, &recipe)).await
     }
 
     /// Removes archives that are too old, after another was made.
@@ -185,7 +256,7 @@ impl Session {
             return Err(SessionError::NoCluster(self.settings.home.clone()));
         }
         self.refuse_if_protected(part.command())?;
-        let run = Run::begin(self, part.command(), None, watching).await?;
+        let run = Box::pin(Run::begin(self, part.command(), None, watching)).await?;
         let observed = run.observe().await;
         let recipe = match run.is_there(part) {
             true => recipe::uninstall(&run.deployment.topology, part),
@@ -203,46 +274,66 @@ impl Session {
             return run.refuse(refusal.advise(advice));
         }
         let plan = plan::teardown(&run.question(&observed), &recipe);
-        run.execute(&plan, &recipe).await
+        Box::pin(run.execute(&plan, &recipe)).await
     }
 
-    fn refuse_if_protected(&self, command: &str) -> Result<(), SessionError> {
-        // A configuration that cannot be read protects nothing.
-        if !self.used_config().ok().flatten().is_some_and(|config| config.protect) {
-            return Ok(());
-        }
-        let refusal =
-            Failure::refused(format!("the configuration says `protect: true`: no `{command}` for this cluster"));
-        let advice = format!("Set it to false, run `k0rdentctl deploy`, then `k0rdentctl {command}`.");
-        Err(SessionError::Failed(vec![refusal.advise(advice)]))
+    /// Refuses what cannot build on what a teardown has left that is not finished.
+    fn refuse_unfinished_teardown(&self, command: &str) -> Result<(), SessionError> {
+        let refusal = self.state()?.and_then(|state| recipe::unfinished_teardown(&state, command));
+        refusal.map_or(Ok(()), |refusal| Err(SessionError::Failed(vec![refusal])))
     }
 
     /// What `deploy` would do, and which differences from what is recorded it would repair. Touches nothing.
     pub async fn plan(&self, config: &Config) -> Result<Planned, SessionError> {
+        self.refuse_unfinished_teardown("deploy")?;
+        self.refuse_strangers()?;
+        let planned = self.compare(config).await?;
+        match &planned.refusal {
+            Some(refusal) => Err(SessionError::Failed(vec![refusal.clone()])),
+            None => Ok(planned),
+        }
+    }
+
+    /// What is wanted, compared with the real.
+    async fn compare(&self, config: &Config) -> Result<Planned, SessionError> {
         let state = self.state()?.unwrap_or_default();
-        let Settings { until, force_regenerate: force, .. } = self.settings;
+        let unfinished = recipe::unfinished_teardown(&state, "deploy");
+        // What was torn down makes room for a new cluster.
+        let is_gone = self.is_over(&state) || recipe::deletion_under_way(&state).is_some();
+        let state = if is_gone { State::default() } else { state };
+        let (until, force) = (self.settings.until, self.settings.force_regenerate.as_deref());
+        let repair = &self.settings.repair;
         let question = |topology: &Topology, observed: &Observed, ssh_from: &[String]| {
-            let question = Question { config, topology, recorded: &state, observed, ssh_from, until, force };
-            plan::deployment(&question, &recipe::deploy(topology))
+            let question = Question { config, topology, recorded: &state, observed, ssh_from, until, force, repair };
+            let recipe = recipe::deploy(topology);
+            let (plan, differences) = plan::deployment(&question, &recipe);
+            let preview = Preview::of(&question, &recipe, &plan);
+            (plan, differences, preview, unfinished.clone().or_else(|| question.refusal()))
         };
-        let Some(cluster) = cluster_id(&state) else {
+        // A run that was killed before it had made keys has made nothing else.
+        let has_nothing = state.steps.is_empty() && self.environment.read(KEY_FILE)?.is_none();
+        let Some(cluster) = cluster_id(&state).filter(|_| !has_nothing) else {
             // The name is drawn by `deploy`; nothing of ours can exist before.
             let topology = topology(config, &ClusterId::from_random(|| 23));
-            let (plan, differences) = question(&topology, &Observed::default(), &[]);
-            return Ok(Planned { plan, differences, topology });
+            let ssh_from = self.ssh_from(config);
+            let (plan, differences, mut preview, refusal) = question(&topology, &Observed::default(), &ssh_from);
+            preview.without_a_name(config);
+            return Ok(Planned { plan, differences, preview, topology, is_new: true, refusal });
         };
         let parts = self.parts(config.clone(), &cluster, self.read_keys(&cluster)?, &state).await?;
         self.check_change(&parts, &state)?;
         let deployment = Deployment::new(parts, 0);
         let observed = observe(&deployment, &state, &self.environment).await;
-        let (plan, differences) = question(&deployment.topology, &observed, &deployment.ssh_from);
-        Ok(Planned { plan, differences, topology: deployment.topology })
+        let (plan, differences, preview, refusal) = question(&deployment.topology, &observed, &deployment.ssh_from);
+        Ok(Planned { plan, differences, preview, topology: deployment.topology, is_new: false, refusal })
     }
 
     /// Compares what is recorded with the real, with the configuration that the cluster was made from.
-    pub async fn check(&self) -> Result<Vec<Difference>, SessionError> {
+    pub async fn check(&self) -> Result<Drift, SessionError> {
         let config = self.used_config()?.ok_or_else(|| SessionError::NoCluster(self.settings.home.clone()))?;
-        Ok(self.plan(&config).await?.differences)
+        let Planned { mut differences, refusal, .. } = self.compare(&config).await?;
+        differences.extend(self.environment.loose()?.into_iter().map(Difference::of_mode));
+        Ok(Drift { differences, refusal })
     }
 
     /// What stands in the way of a deployment: what Azure does not allow, or hosts that are not fit. Touches nothing.
@@ -277,7 +368,7 @@ impl Session {
 
     /// Refuses what cannot be changed while the cluster exists.
     fn check_change(&self, parts: &Parts, state: &State) -> Result<(), SessionError> {
-        let hosts = claimed_hosts(state);
+        let hosts = claimed_hosts(state)?;
         let exists = !parts.inventory.of(Kind::VirtualMachine).is_empty() || !hosts.is_empty();
         let Some(before) = self.used_config()?.filter(|_| exists) else { return Ok(()) };
         let mut refusals = change::refusals(&before, &parts.config);
@@ -296,9 +387,11 @@ impl Session {
         let state = self.state()?.ok_or_else(no_cluster)?;
         let cluster = cluster_id(&state).ok_or_else(no_cluster)?;
         let config = self.used_config()?.ok_or_else(no_cluster)?;
-        let topology = topology_of(&config, &cluster, &state);
+        let topology = topology_of(&config, &cluster, &state)?;
+        let must_be_private = |reason| SessionError::BadFile { path: self.environment.path(KEY_FILE), reason };
+        self.environment.is_private(KEY_FILE)?.map_err(must_be_private)?;
         let keys = self.read_keys(&cluster)?;
-        let deployment = Deployment::new(self.offline_parts(config, topology.clone(), keys)?, 0);
+        let deployment = Deployment::new(self.offline_parts(config, topology.clone(), keys).await?, 0);
         for node in 0..topology.nodes.len() {
             let address =
                 state.output(&Task::PublicAddress(node).id(&topology)).map(|output| output["public_address"].clone());
@@ -316,10 +409,8 @@ impl Session {
 
     fn read_keys(&self, cluster: &ClusterId) -> Result<ClusterKeys, SessionError> {
         let path = self.environment.path(KEY_FILE);
-        let text = self.environment.read(KEY_FILE)?.ok_or_else(|| SessionError::BadFile {
-            path: path.clone(),
-            reason: "it is missing, and without it no machine of the cluster can be reached; restore it from a backup, or delete the resource group in Azure and this directory".to_owned(),
-        })?;
+        let lost = || SessionError::LostKeys { path: path.clone(), cluster: cluster.clone() };
+        let text = self.environment.read(KEY_FILE)?.ok_or_else(lost)?;
         ClusterKeys::from_file(&text, cluster).map_err(|reason| SessionError::BadFile { path, reason })
     }
 
@@ -337,7 +428,12 @@ impl Session {
         Arc::new(ArmClient::new(world, HttpClient::new(world), endpoints.clone(), credentials.clone(), subscription))
     }
 
-    fn offline_parts(&self, config: Config, topology: Topology, keys: ClusterKeys) -> Result<Parts, SessionError> {
+    async fn offline_parts(
+        &self,
+        config: Config,
+        topology: Topology,
+        keys: ClusterKeys,
+    ) -> Result<Parts, SessionError> {
         let azure = topology.provider.makes_machines().then(|| {
             let arm = self.arm(&config);
             let subscription = arm.subscription().unwrap_or_default().to_owned();
@@ -345,22 +441,24 @@ impl Session {
         });
         let world = &self.settings.world;
         let bastions = if azure.is_none() { &config.ssh.bastions[..] } else { &[] };
-        let user_keys = UserKeys::read(world, bastions, &topology).map_err(SessionError::Failed)?;
-        let ssh_world = user_keys.behind(world, bastions).map_err(|failure| SessionError::Failed(vec![failure]))?;
-        let from_config: Vec<String> = config.azure.ssh_allowed_from.iter().map(ToString::to_string).collect();
-        let own = self.settings.own_address.iter().cloned().collect();
+        let users =
+            Users::read(world, bastions, &topology, config.timeouts.ssh()).await.map_err(SessionError::Failed)?;
+        let ssh_world = users.behind(world, bastions).map_err(|failure| SessionError::Failed(vec![failure]))?;
+        let ssh_from = self.ssh_from(&config);
         Ok(Parts {
             world: world.clone(),
             environment: self.environment.clone(),
             topology,
             keys,
             owner: config.metadata.owner.clone().unwrap_or_else(|| self.settings.owner.clone()),
-            ssh_from: if from_config.is_empty() { own } else { from_config },
+            ssh_from,
             azure,
             inventory: Inventory::default(),
-            user_keys,
+            users,
             ssh_world,
             with_children: self.settings.with_children,
+            abandon_children: self.settings.abandon_children,
+            repair: self.settings.repair.clone(),
             config,
         })
     }
@@ -373,22 +471,29 @@ impl Session {
         keys: ClusterKeys,
         state: &State,
     ) -> Result<Parts, SessionError> {
-        let mut topology = topology_of(&config, cluster, state);
-        topology.leaving = leaving_hosts(&topology, state);
-        let mut parts = self.offline_parts(config, topology, keys)?;
+        let mut topology = topology_of(&config, cluster, state)?;
+        topology.leaving = leaving_hosts(&topology, state)?;
+        let mut parts = self.offline_parts(config, topology, keys).await?;
         if let Some((arm, chosen)) = &mut parts.azure {
             let call = Call::within(LOOK_PATIENCE);
             *chosen = subscription(arm, call).await?;
             let ids = crate::azure::Ids::new(&*chosen, &parts.topology.names.resource_group);
             parts.inventory = Inventory::take(arm, &ids, call).await.map_err(failed)?;
             parts.topology.leaving = leaving(&parts.topology, &parts.inventory);
+            let useless = control_plane::useless(state, &parts.topology, &parts.inventory);
+            parts.topology.replacing = useless.into_iter().map(|(node, _)| node).collect();
+            let asked = self.settings.repair.replace.as_ref();
+            let asked = parts.topology.nodes.iter().position(|node| Some(&node.name) == asked);
+            parts.topology.replacing.extend(asked);
         }
         Ok(parts)
     }
 
     /// What is the case, as recorded; `None` if there never was anything.
     fn state(&self) -> Result<Option<State>, SessionError> {
-        Ok(journal(&self.settings.home)?.map(|journal| journal.state()).transpose()?)
+        let state = journal(&self.settings.home)?.map(|journal| legible(journal.state()?)).transpose()?;
+        state.iter().try_for_each(|state| self.refuse_other_world(state))?;
+        Ok(state)
     }
 
     /// Whether a teardown has ended well, and nobody is at work.
@@ -396,21 +501,14 @@ impl Session {
         recipe::is_torn_down(state) && !Journal::is_held(&self.settings.home)
     }
 
-    /// Archives a teardown that ended well, if the program was killed before it could.
-    fn put_away(&self) -> Result<Option<Finished>, SessionError> {
-        if !self.state()?.is_some_and(|state| self.is_over(&state)) {
-            return Ok(None);
-        }
-        let status = status_of(&self.settings.home)?;
-        let archive = Some(self.archive(&status)?);
-        Ok(Some(Finished { steps_run: 0, status, archive, skipped: Vec::new(), expired: Vec::new() }))
-    }
-
-    fn archive(&self, status: &Status) -> Result<PathBuf, SessionError> {
+    /// Archives the records of a cluster that is gone, and removes what belonged to it. Whoever does it has the directory
+    /// to himself: what somebody else began there would be removed with it.
+    fn archive(&self, status: &Status, _claimed: &Lease) -> Result<PathBuf, SessionError> {
         let home = &self.settings.home;
         let journal = journal(home)?.ok_or_else(|| SessionError::NoCluster(home.clone()))?;
         journal.checkpoint()?;
         let records = journal.after(0)?;
+        drop(journal);
         let state = State::of(&records);
         let cluster = cluster_id(&state).ok_or_else(|| SessionError::NoCluster(self.settings.home.clone()))?;
         let config = self.environment.read(CONFIG_FILE)?.unwrap_or_default();
@@ -425,59 +523,6 @@ impl Session {
         let ended = state.runs.last().and_then(|run| run.ended_at);
         Ok(self.environment.archive(&cluster, ended.unwrap_or_else(|| self.settings.world.clock.utc()), &files)?)
     }
-}
-
-/// The machines of ours that exist and are not wanted, as their tags describe them.
-fn leaving(topology: &Topology, inventory: &Inventory) -> Vec<Leaving> {
-    let ours = |machine: &&serde_json::Value| {
-        inventory::tag(machine, resources::TAG_CLUSTER) == Some(topology.cluster_id.as_str())
-    };
-    let leaving = |machine: &serde_json::Value| {
-        let name = inventory::tag(machine, resources::TAG_NODE)?.to_owned();
-        let role = if inventory::tag(machine, resources::TAG_ROLE) == Some("controller") {
-            Role::Controller
-        } else {
-            Role::Worker
-        };
-        let interface = inventory.find(Kind::NetworkInterface, &network_interface_name(&name));
-        let address = interface.and_then(|interface| {
-            let address = interface.pointer("/properties/ipConfigurations/0/properties/privateIPAddress")?;
-            address.as_str()?.parse().ok()
-        });
-        topology.node(&name).is_none().then_some(Leaving { name, role, private_address: address, host: None })
-    };
-    inventory.of(Kind::VirtualMachine).values().filter(ours).filter_map(leaving).collect()
-}
-
-/// The hosts that were claimed and are not wanted any more, until they are given back.
-fn leaving_hosts(topology: &Topology, state: &State) -> Vec<Leaving> {
-    let leaving = claimed_hosts(state).into_iter().filter(|node| topology.node(&node.name).is_none());
-    let leaving = leaving.map(|node| Leaving {
-        name: node.name.clone(),
-        role: node.role,
-        private_address: Some(node.private_address),
-        host: Some(Box::new(node)),
-    });
-    leaving.collect()
-}
-
-/// The hosts that existed before and were claimed, or are about to be, as recorded.
-fn claimed_hosts(state: &State) -> Vec<Node> {
-    let recorded = state.settled.get(HOSTS).cloned().unwrap_or_default();
-    let mut nodes: Vec<Node> = serde_json::from_value(recorded).unwrap_or_default();
-    nodes.retain(|node| {
-        let begun = state.steps.get(&StepId::new(format!("machines/{}/ready", node.name)));
-        let gone = state.steps.get(&StepId::new(format!("k0s/{}/delete", node.name)));
-        let gone = gone.filter(|step| step.status == StepStatus::Completed).and_then(|step| step.ended_at);
-        gone.is_none() || gone < begun.and_then(|step| step.started_at)
-    });
-    nodes
-}
-
-/// The hosts of a run that follows a configuration: those that are wanted, and those that are not and are still ours.
-fn hosts_of(topology: &Topology) -> Vec<&Node> {
-    let leaving = topology.leaving.iter().filter_map(|leaving| leaving.host.as_deref());
-    topology.nodes.iter().filter(|node| node.host.is_some()).chain(leaving).collect()
 }
 
 /// The journal in a directory; `None` if there never was a cluster.
@@ -522,40 +567,28 @@ pub fn status_of(home: &std::path::Path) -> Result<Status, SessionError> {
     };
     let state = journal.state()?;
     let config = used_config(&Environment::new(home))?;
-    let topology =
-        config.as_ref().zip(cluster_id(&state)).map(|(config, cluster)| topology_of(config, &cluster, &state));
+    let topology = config
+        .as_ref()
+        .zip(cluster_id(&state))
+        .map(|(config, cluster)| topology_of(config, &cluster, &state))
+        .transpose()?;
     let provider = config.map(|config| config.provider).unwrap_or_default();
     Ok(views::status(&state, provider, topology.as_ref(), Journal::is_held(home)))
 }
 
 /// What the configuration means for a cluster whose machines may have their places already.
-fn topology_of(config: &Config, cluster: &ClusterId, state: &State) -> Topology {
-    topology_at(config, cluster, &positions(state))
+fn topology_of(config: &Config, cluster: &ClusterId, state: &State) -> Result<Topology, JournalError> {
+    Ok(topology_at(config, cluster, &positions(state)?))
 }
 
 /// The places of the machines that are wanted, and of those that are still there.
-fn kept_positions(parts: &Parts, state: &State) -> Positions {
-    let mut positions = positions(state);
+fn kept_positions(parts: &Parts, state: &State) -> Result<Positions, JournalError> {
+    let mut positions = positions(state)?;
     positions.retain(|name, _| parts.inventory.find(Kind::VirtualMachine, name).is_some());
     positions.extend(parts.topology.nodes.iter().map(|node| (node.name.clone(), node.position)));
-    positions
-}
-
-/// The places that machines have, as recorded.
-fn positions(state: &State) -> Positions {
-    let recorded = state.settled.get("positions").cloned().unwrap_or_default();
-    serde_json::from_value(recorded).unwrap_or_default()
-}
-
-/// The cluster that an environment's records name.
-pub fn cluster_id(state: &State) -> Option<ClusterId> {
-    state.settled.get("cluster_id").and_then(|id| ClusterId::parse(id.as_str()?).ok())
+    Ok(positions)
 }
 
 fn failed(error: ArmError) -> SessionError {
     SessionError::Failed(vec![arm_failure(error)])
-}
-
-fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

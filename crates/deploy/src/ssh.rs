@@ -7,16 +7,20 @@ use std::{
     borrow::Cow,
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     task::{self, Poll},
     time::Duration,
 };
 
 use async_trait::async_trait;
+use engine::Intent;
 use russh::{
-    ChannelMsg, Limits, Preferred,
+    AlgorithmKind, ChannelMsg, Limits, Preferred,
     client::{self, AuthResult},
-    keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKey},
+    keys::{Algorithm, HashAlg, PublicKey},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
@@ -24,12 +28,16 @@ use tokio::{
     time::timeout,
 };
 
-use crate::seam::{Network, Stream, World, pause};
+use crate::{
+    identity::Identity,
+    seam::{Network, Stream, World, pause},
+};
 
-/// How long the TCP connection may take: short, because a machine that is not up yet answers nothing.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the handshake and the login may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a TCP connection from here may take: short, because a machine that is not up yet answers nothing, and
+/// whoever waits for it asks again.
+const TCP_PATIENCE: Duration = Duration::from_secs(2);
+/// How much a command may print that is collected: the longest answers that are asked for have some 100 KiB.
+const OUTPUT_MIB_LIMIT: usize = 16;
 /// How often a broken connection is made again for one command.
 const ATTEMPTS: u32 = 5;
 
@@ -37,36 +45,32 @@ const ATTEMPTS: u32 = 5;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SshError {
     /// Nobody answered.
-    #[error("{host}: {cause}")]
+    #[error("{machine}: {cause}")]
     Unreachable {
-        /// The machine's address.
-        host: String,
+        /// The machine, by name and address.
+        machine: String,
         /// Why.
         cause: String,
     },
     /// Somebody answered who is not the machine that is meant.
-    #[error(
-        "{host}: the SSH host key is not the one that {node} has: this is another machine, or somebody is in between"
-    )]
+    #[error("{machine}: the SSH host key is another one: this is another machine, or somebody is in between")]
     HostKey {
-        /// The machine's address.
-        host: String,
-        /// The machine.
-        node: String,
+        /// The machine, by name and address.
+        machine: String,
     },
     /// The machine does not let us in.
-    #[error("{host}: SSH does not accept the key of user {user}")]
+    #[error("{machine}: SSH does not accept the key of user {user}")]
     Login {
-        /// The machine's address.
-        host: String,
+        /// The machine, by name and address.
+        machine: String,
         /// The user.
         user: String,
     },
     /// The command did not end in time.
-    #[error("{host}: `{command}` did not end within {seconds} s")]
+    #[error("{machine}: `{command}` did not end within {seconds} s")]
     Timeout {
-        /// The machine's address.
-        host: String,
+        /// The machine, by name and address.
+        machine: String,
         /// The command.
         command: String,
         /// The patience, in seconds.
@@ -80,11 +84,21 @@ pub enum SshError {
         /// Why.
         cause: String,
     },
+    /// The command printed more than anybody expects of it.
+    #[error("{machine}: `{command}` printed more than {limit_mib} MiB, and was left")]
+    TooMuch {
+        /// The machine, by name and address.
+        machine: String,
+        /// The command.
+        command: String,
+        /// The limit, in MiB.
+        limit_mib: usize,
+    },
     /// The command ended with another exit code than 0.
-    #[error("{host}: `{command}` ended with exit code {code}: {output}")]
+    #[error("{machine}: `{command}` ended with exit code {code}: {output}")]
     Command {
-        /// The machine's address.
-        host: String,
+        /// The machine, by name and address.
+        machine: String,
         /// The command.
         command: String,
         /// The exit code.
@@ -106,9 +120,36 @@ pub struct Target {
     /// The user.
     pub user: String,
     /// The user's key.
-    pub user_key: Arc<PrivateKey>,
+    pub identity: Identity,
     /// The host key that must answer.
     pub host_key: PublicKey,
+    /// How long things may take there.
+    pub patience: Patience,
+}
+
+/// How long things may take on one machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Its part of a connection: from an open stream until somebody is logged in; and a stream from there to the next.
+    pub connect: Duration,
+    /// A command, where nobody says otherwise.
+    pub command: Duration,
+}
+
+impl Target {
+    /// The machine for people, by name and address.
+    pub fn machine(&self) -> String {
+        let Self { node, host, .. } = self;
+        if node.contains(host.as_str()) { node.clone() } else { format!("{node} ({host})") }
+    }
+
+    fn unreachable(&self, cause: impl Into<String>) -> SshError {
+        SshError::Unreachable { machine: self.machine(), cause: cause.into() }
+    }
+
+    fn too_late(&self, command: &str, patience: Duration) -> SshError {
+        SshError::Timeout { machine: self.machine(), command: command.to_owned(), seconds: patience.as_secs() }
+    }
 }
 
 /// What a command left behind.
@@ -124,7 +165,7 @@ pub struct Output {
 
 struct Pinned {
     expected: PublicKey,
-    refused: Arc<std::sync::atomic::AtomicBool>,
+    refused: Arc<AtomicBool>,
 }
 
 impl client::Handler for Pinned {
@@ -132,7 +173,7 @@ impl client::Handler for Pinned {
 
     async fn check_server_key(&mut self, server: &client_key::Presented) -> Result<bool, Self::Error> {
         let right = client_key::key_data(server).is_some_and(|key| key == self.expected.key_data());
-        self.refused.store(!right, std::sync::atomic::Ordering::Relaxed);
+        self.refused.store(!right, Ordering::Relaxed);
         Ok(right)
     }
 }
@@ -158,52 +199,52 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects and logs in.
+    /// Connects and logs in. Each machine on the way has a time of its own.
     pub async fn open(world: &World, target: &Target) -> Result<Self, SshError> {
-        let unreachable = |cause: String| SshError::Unreachable { host: target.host.clone(), cause };
-        let stream = timeout(CONNECT_TIMEOUT, world.network.connect(&target.host, target.port))
-            .await
-            .map_err(|_| unreachable(format!("no answer on port {}", target.port)))?
-            .map_err(|error| unreachable(format!("port {}: {error}", target.port)))?;
-        timeout(HANDSHAKE_TIMEOUT, Self::log_in(stream, target))
-            .await
-            .map_err(|_| unreachable("SSH accepts the connection and does not answer".to_owned()))?
+        let Target { host, port, patience, .. } = target;
+        let stream = world.network.connect_within(host, *port, TCP_PATIENCE).await.map_err(|error| {
+            // What stands in the way may be a machine before this one.
+            match error.get_ref().and_then(|cause| cause.downcast_ref::<SshError>()) {
+                Some(on_the_way) => on_the_way.clone(),
+                None if error.kind() == io::ErrorKind::TimedOut => {
+                    target.unreachable(format!("no answer on port {port}"))
+                }
+                None => target.unreachable(format!("port {port}: {error}")),
+            }
+        })?;
+        timeout(patience.connect, Self::log_in(stream, target)).await.map_err(|_| {
+            target.unreachable(format!(
+                "port {port} accepts the connection, and SSH does not answer within {} s",
+                patience.connect.as_secs()
+            ))
+        })?
     }
 
     async fn log_in(stream: Stream, target: &Target) -> Result<Self, SshError> {
-        let host = &target.host;
         let refused = Arc::default();
         let pinned = Pinned { expected: target.host_key.clone(), refused: Arc::clone(&refused) };
-        let connected = client::connect_stream(Arc::new(settings()), stream, pinned).await;
+        let connected = client::connect_stream(Arc::new(settings(&target.host_key)), stream, pinned).await;
         let mut handle = connected.map_err(|error| {
-            if refused.load(std::sync::atomic::Ordering::Relaxed) {
-                SshError::HostKey { host: host.clone(), node: target.node.clone() }
+            let has_none = matches!(error, russh::Error::NoCommonAlgo { kind: AlgorithmKind::Key, .. });
+            if has_none || refused.load(Ordering::Relaxed) {
+                SshError::HostKey { machine: target.machine() }
             } else {
-                SshError::Unreachable { host: host.clone(), cause: format!("SSH: {error}") }
+                target.unreachable(format!("SSH: {error}"))
             }
         })?;
-        let key = PrivateKeyWithHashAlg::new(target.user_key.clone(), None);
-        let login = handle.authenticate_publickey(&target.user, key).await;
-        match login.map_err(|error| SshError::Unreachable { host: host.clone(), cause: format!("SSH: {error}") })? {
+        match target.identity.log_in(&mut handle, &target.user).await.map_err(|why| target.unreachable(why))? {
             AuthResult::Success => Ok(Self { handle, target: target.clone() }),
-            AuthResult::Failure { .. } => Err(SshError::Login { host: host.clone(), user: target.user.clone() }),
+            AuthResult::Failure { .. } => Err(SshError::Login { machine: target.machine(), user: target.user.clone() }),
         }
     }
 
     /// Runs a command, feeding it `input`; any exit code is an answer.
     pub async fn run(&self, command: &str, input: Option<&[u8]>, patience: Duration) -> Result<Output, SshError> {
-        timeout(patience, self.execute(command, input)).await.map_err(|_| SshError::Timeout {
-            host: self.target.host.clone(),
-            command: command.to_owned(),
-            seconds: patience.as_secs(),
-        })?
+        timeout(patience, self.execute(command, input)).await.map_err(|_| self.target.too_late(command, patience))?
     }
 
     async fn execute(&self, command: &str, input: Option<&[u8]>) -> Result<Output, SshError> {
-        let broken = |error: russh::Error| SshError::Unreachable {
-            host: self.target.host.clone(),
-            cause: format!("SSH: {error}"),
-        };
+        let broken = |error: russh::Error| self.target.unreachable(format!("SSH: {error}"));
         let mut channel = self.handle.channel_open_session().await.map_err(broken)?;
         channel.exec(true, command).await.map_err(broken)?;
         if let Some(input) = input {
@@ -219,11 +260,15 @@ impl Connection {
                 ChannelMsg::ExitSignal { .. } => code = Some(255),
                 _ => {}
             }
+            if stdout.len() + stderr.len() > OUTPUT_MIB_LIMIT << 20 {
+                return Err(SshError::TooMuch {
+                    machine: self.target.machine(),
+                    command: command.to_owned(),
+                    limit_mib: OUTPUT_MIB_LIMIT,
+                });
+            }
         }
-        let code = code.ok_or_else(|| SshError::Unreachable {
-            host: self.target.host.clone(),
-            cause: "the connection broke while a command was running".to_owned(),
-        })?;
+        let code = code.ok_or_else(|| self.target.unreachable("the connection broke while a command was running"))?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ok(Output { code, stdout: text(stdout), stderr: text(stderr) })
     }
@@ -236,7 +281,7 @@ impl Connection {
         mut output: impl AsyncWrite + Unpin,
         mut errors: impl AsyncWrite + Unpin,
     ) -> Result<u32, SshError> {
-        let broken = |cause: String| SshError::Unreachable { host: self.target.host.clone(), cause };
+        let broken = |cause: String| self.target.unreachable(cause);
         let ssh_broke = |error: russh::Error| broken(format!("SSH: {error}"));
         let channel = self.handle.channel_open_session().await.map_err(ssh_broke)?;
         channel.exec(true, command).await.map_err(ssh_broke)?;
@@ -273,15 +318,17 @@ impl Connection {
     }
 
     /// Opens a connection from the machine to `host` and `port` as seen from there.
-    pub async fn tunnel(&self, host: &str, port: u16) -> Result<Stream, SshError> {
-        let channel =
-            self.handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0).await.map_err(|error| {
-                SshError::Unreachable {
-                    host: self.target.host.clone(),
-                    cause: format!("no way from there to {host}:{port}: {error}"),
-                }
-            })?;
-        Ok(Box::new(channel.into_stream()))
+    pub async fn tunnel(&self, host: &str, port: u16) -> io::Result<Stream> {
+        let opened = self.handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0);
+        let from = |why: String| format!("not reached from {}: {why}", self.target.machine());
+        match timeout(self.target.patience.connect, opened).await {
+            Ok(Ok(channel)) => Ok(Box::new(channel.into_stream())),
+            Ok(Err(error)) => Err(io::Error::new(io::ErrorKind::ConnectionRefused, from(error.to_string()))),
+            Err(_) => {
+                let seconds = self.target.patience.connect.as_secs();
+                Err(io::Error::other(from(format!("no answer within {seconds} s"))))
+            }
+        }
     }
 
     fn alive(&self) -> bool {
@@ -290,10 +337,24 @@ impl Connection {
 }
 
 /// Curve25519 only: what every OpenSSH since 2014 speaks, at a third of the cost of the post-quantum hybrid, which
-/// matters when 500 machines are greeted at once.
-fn settings() -> client::Config {
+/// matters when 500 machines are greeted at once. The others are no exchanges, but say what we understand: which
+/// signatures the server takes (RFC 8308), and that nobody may have left anything out (OpenSSH, against Terrapin).
+const KEX: &[russh::kex::Name] = &[
+    russh::kex::CURVE25519,
+    russh::kex::EXTENSION_SUPPORT_AS_CLIENT,
+    russh::kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+];
+
+fn settings(host_key: &PublicKey) -> client::Config {
+    // A server has several host keys, and shows the one that is asked for.
+    let key = match host_key.algorithm() {
+        Algorithm::Rsa { .. } => {
+            [HashAlg::Sha512, HashAlg::Sha256].map(|hash| Algorithm::Rsa { hash: Some(hash) }).to_vec()
+        }
+        other => vec![other],
+    };
     client::Config {
-        preferred: Preferred { kex: Cow::Borrowed(&[russh::kex::CURVE25519]), ..Preferred::default() },
+        preferred: Preferred { kex: Cow::Borrowed(KEX), key: Cow::Owned(key), ..Preferred::default() },
         keepalive_interval: Some(Duration::from_secs(15)),
         keepalive_max: 4,
         // The rekey timer mixes two clocks; our connections are short and carry little.
@@ -307,13 +368,22 @@ fn settings() -> client::Config {
 pub struct Remote {
     world: World,
     target: Target,
-    connection: Mutex<Option<Arc<Connection>>>,
+    connection: Mutex<Slot>,
+    /// How many connections were not made.
+    failures: AtomicU64,
+}
+
+/// The open connection, or why there is none.
+#[derive(Default)]
+struct Slot {
+    open: Option<Arc<Connection>>,
+    failed: Option<SshError>,
 }
 
 impl Remote {
     /// The machine at `target`, not connected yet.
     pub fn new(world: World, target: Target) -> Self {
-        Self { world, target, connection: Mutex::new(None) }
+        Self { world, target, connection: Mutex::default(), failures: AtomicU64::new(0) }
     }
 
     /// Where this goes.
@@ -321,21 +391,40 @@ impl Remote {
         &self.target
     }
 
-    /// The open connection, made if need be.
+    /// The open connection, made if need be. Those who come while it is being made share what becomes of it: behind a
+    /// bastion that is dead, nobody waits for the tries of all others.
     pub async fn connect(&self) -> Result<Arc<Connection>, SshError> {
+        let failures = self.failures.load(Ordering::Relaxed);
         let mut slot = self.connection.lock().await;
-        if let Some(connection) = slot.as_ref().filter(|connection| connection.alive()) {
+        if let Some(connection) = slot.open.as_ref().filter(|connection| connection.alive()) {
             return Ok(Arc::clone(connection));
         }
-        *slot = None;
-        let connection = Arc::new(Connection::open(&self.world, &self.target).await?);
-        *slot = Some(Arc::clone(&connection));
-        Ok(connection)
+        if let Some(error) = slot.failed.as_ref().filter(|_| failures != self.failures.load(Ordering::Relaxed)) {
+            return Err(error.clone());
+        }
+        slot.open = None;
+        match Connection::open(&self.world, &self.target).await {
+            Ok(connection) => Ok(Arc::clone(slot.open.insert(Arc::new(connection)))),
+            Err(error) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                slot.failed = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// [`Remote::connect`], for those who only want to know whether somebody is there: a quarter of the patience has to
+    /// do, for each machine on the way.
+    pub async fn connect_for_a_look(&self, machines_before: usize) -> Result<Arc<Connection>, SshError> {
+        let legs = u32::try_from(machines_before + 1).unwrap_or(u32::MAX);
+        let patience = (self.target.patience.connect / 4).saturating_mul(legs);
+        let late = || self.target.unreachable(format!("SSH does not answer within {} s", patience.as_secs()));
+        timeout(patience, self.connect()).await.unwrap_or_else(|_| Err(late()))
     }
 
     /// Lets go of the connection; the next command makes a new one.
     pub async fn disconnect(&self) {
-        *self.connection.lock().await = None;
+        self.connection.lock().await.open = None;
     }
 
     /// Lets go of the connection unless it is still needed.
@@ -364,15 +453,14 @@ impl Remote {
         }
     }
 
-    /// Runs a command over a connection that is made within the same patience, and tries once. Any exit code is an answer.
+    /// Runs a command, and tries once; the way there is made in its own time. Any exit code is an answer.
     pub async fn run_once(&self, command: &str, patience: Duration) -> Result<Output, SshError> {
-        let run = async { self.connect().await?.run(command, None, patience).await };
-        timeout(patience, run).await.map_err(|_| self.timeout(command, patience))?
+        self.connect().await?.run(command, None, patience).await
     }
 
     /// Runs a command that must succeed; returns its standard output.
     pub async fn run(&self, command: &str) -> Result<String, SshError> {
-        self.run_with(command, None, Duration::from_secs(60)).await
+        self.run_with(command, None, self.target.patience.command).await
     }
 
     /// [`Remote::run`] with input and patience.
@@ -383,7 +471,7 @@ impl Remote {
         }
         let said = if output.stderr.trim().is_empty() { output.stdout } else { output.stderr };
         Err(SshError::Command {
-            host: self.target.host.clone(),
+            machine: self.target.machine(),
             command: command.to_owned(),
             code: output.code,
             output: last_line(&said),
@@ -394,6 +482,7 @@ impl Remote {
     /// SHA-256 of what is there then, in hexadecimal: a source that breaks off leaves a shorter file.
     pub async fn upload_from(
         &self,
+        _proof: &Intent,
         path: &str,
         open: impl Fn() -> io::Result<Box<dyn io::Read + Send>>,
         mode: &str,
@@ -412,7 +501,7 @@ impl Remote {
                 connection.attach(&command, Source(source), &mut output, &mut errors).await
             };
             match timeout(patience, run).await {
-                Err(_) => return Err(self.timeout(&command, patience)),
+                Err(_) => return Err(self.target.too_late(&command, patience)),
                 Ok(Err(SshError::Unreachable { .. })) if attempt < ATTEMPTS => {
                     self.disconnect().await;
                     pause(Duration::from_secs(1 << attempt.min(3))).await;
@@ -425,7 +514,7 @@ impl Remote {
         match code {
             0 => Ok(text(output).split_whitespace().next().unwrap_or_default().to_owned()),
             code => Err(SshError::Command {
-                host: self.target.host.clone(),
+                machine: self.target.machine(),
                 command,
                 code,
                 output: last_line(&text(errors)),
@@ -433,16 +522,18 @@ impl Remote {
         }
     }
 
-    fn timeout(&self, command: &str, patience: Duration) -> SshError {
-        let host = self.target.host.clone();
-        SshError::Timeout { host, command: command.to_owned(), seconds: patience.as_secs() }
-    }
-
     /// Writes a file with its mode and owner from its first byte, making the directories above it.
-    pub async fn upload(&self, path: &str, content: &[u8], mode: &str, owner: &str) -> Result<(), SshError> {
+    pub async fn upload(
+        &self,
+        _proof: &Intent,
+        path: &str,
+        content: &[u8],
+        mode: &str,
+        owner: &str,
+    ) -> Result<(), SshError> {
         // Through `cat`, because sshd may give a command a socket for its input, and a socket cannot be opened by name.
         let command = format!("cat | sudo install -D -m {mode} -o {owner} -g {owner} /dev/stdin {path}");
-        self.run_with(&command, Some(content), Duration::from_secs(60)).await.map(drop)
+        self.run_with(&command, Some(content), self.target.patience.command).await.map(drop)
     }
 }
 
@@ -471,14 +562,15 @@ pub struct Tunnel(pub Arc<Remote>);
 impl Network for Tunnel {
     async fn connect(&self, host: &str, port: u16) -> io::Result<Stream> {
         let connection = self.0.connect().await.map_err(io::Error::other)?;
-        match connection.tunnel(host, port).await {
-            Ok(stream) => Ok(stream),
-            Err(error) => {
-                if !connection.alive() {
-                    self.0.disconnect().await;
-                }
-                Err(io::Error::new(io::ErrorKind::ConnectionRefused, error))
-            }
+        let opened = connection.tunnel(host, port).await;
+        if opened.is_err() && !connection.alive() {
+            self.0.disconnect().await;
         }
+        opened
+    }
+
+    /// The machine's own patience holds: for the way to it, and for the leg from there.
+    async fn connect_within(&self, host: &str, port: u16, _patience: Duration) -> io::Result<Stream> {
+        self.connect(host, port).await
     }
 }

@@ -85,10 +85,14 @@ pub enum Task {
     SecurityGroup,
     /// The virtual network with its subnet.
     VirtualNetwork,
+    /// The tags of what exists already.
+    Tags,
     /// A machine's public address.
     PublicAddress(usize),
     /// A machine's network interface.
     Interface(usize),
+    /// A machine that is deleted, with its disk, and asked for anew.
+    Replace(usize),
     /// A machine, accepted by Azure.
     Machine(usize),
     /// A machine, provisioned according to Azure; moved to another zone if there is no capacity.
@@ -99,6 +103,8 @@ pub enum Task {
     MeshMember(usize),
     /// The operator's configuration for the mesh.
     MeshOperator,
+    /// Every machine in the mesh, at the end.
+    MeshHolds,
     /// The k0s binary on a machine.
     Binary(usize),
     /// The first controller.
@@ -167,6 +173,7 @@ impl Task {
         match self {
             Self::PublicAddress(node)
             | Self::Interface(node)
+            | Self::Replace(node)
             | Self::Machine(node)
             | Self::Provisioned(node)
             | Self::Ready(node)
@@ -180,6 +187,22 @@ impl Task {
             | Self::Release(node) => Some(node),
             _ => None,
         }
+    }
+
+    /// Whether it is about what a cluster knows, and so to be done anew in a new one.
+    pub fn is_of_cluster(self) -> bool {
+        matches!(
+            self,
+            Self::Leader(_)
+                | Self::Controller(_)
+                | Self::Worker(_)
+                | Self::NodesReady
+                | Self::Tokens
+                | Self::Kubeconfig
+                | Self::HomeKubeconfig(_)
+                | Self::Chart
+                | Self::Management
+        )
     }
 
     /// The leaving machine that this is about.
@@ -201,13 +224,13 @@ impl Task {
         match self {
             Self::Documents | Self::Preflight => Phase::Prepare,
             Self::ResourceGroup | Self::SshKey | Self::SecurityGroup | Self::VirtualNetwork => Phase::Infrastructure,
-            Self::PublicAddress(_) | Self::Interface(_) => Phase::Infrastructure,
-            Self::Machine(_) | Self::Provisioned(_) | Self::Ready(_) => Phase::Machines,
+            Self::Tags | Self::PublicAddress(_) | Self::Interface(_) => Phase::Infrastructure,
+            Self::Replace(_) | Self::Machine(_) | Self::Provisioned(_) | Self::Ready(_) => Phase::Machines,
             Self::MeshMember(_) | Self::MeshOperator => Phase::Mesh,
             Self::Binary(_) | Self::Leader(_) | Self::Controller(_) | Self::Worker(_) => Phase::K0s,
             Self::NodesReady | Self::Tokens | Self::Kubeconfig | Self::K0sctl | Self::HomeKubeconfig(_) => Phase::K0s,
             Self::Drain(_) | Self::LeaveEtcd(_) | Self::DeleteMachine(_) => Phase::K0s,
-            Self::Chart | Self::Management => Phase::K0rdent,
+            Self::Chart | Self::Management | Self::MeshHolds => Phase::K0rdent,
             Self::ChildClusters
             | Self::DeleteManagement
             | Self::DeleteChart
@@ -228,7 +251,7 @@ impl Task {
     }
 
     /// The last part of its name.
-    fn verb(self) -> &'static str {
+    pub(crate) fn verb(self) -> &'static str {
         match self {
             Self::Documents => "documents",
             Self::Preflight => "preflight",
@@ -236,13 +259,16 @@ impl Task {
             Self::SshKey => "ssh-key",
             Self::SecurityGroup => "security-group",
             Self::VirtualNetwork => "virtual-network",
+            Self::Tags => "tags",
             Self::PublicAddress(_) => "public-address",
             Self::Interface(_) => "interface",
+            Self::Replace(_) => "replace",
             Self::Machine(_) => "create",
             Self::Provisioned(_) => "provisioned",
             Self::Ready(_) => "ready",
             Self::MeshMember(_) => "member",
             Self::MeshOperator => "operator",
+            Self::MeshHolds => "mesh",
             Self::Binary(_) => "binary",
             Self::Leader(_) => "first-controller",
             Self::Controller(_) => "controller",
@@ -276,11 +302,17 @@ impl Task {
 
     /// Its name for ever: `machines/k0s-worker-1/create`.
     pub fn id(self, topology: &Topology) -> StepId {
-        let phase = self.phase().name();
-        match self.machine(topology) {
-            Some(machine) => StepId::new(format!("{phase}/{machine}/{}", self.verb())),
-            None => StepId::new(format!("{phase}/{}", self.verb())),
-        }
+        self.machine(topology).map_or_else(|| self.common_id(), |machine| self.id_of(machine))
+    }
+
+    /// The name of a step that is about no machine, whatever the cluster.
+    pub(crate) fn common_id(self) -> StepId {
+        StepId::new(format!("{}/{}", self.phase().name(), self.verb()))
+    }
+
+    /// The name of such a step for that machine, also for one that no topology has.
+    pub(crate) fn id_of(self, machine: &str) -> StepId {
+        StepId::new(format!("{}/{machine}/{}", self.phase().name(), self.verb()))
     }
 
     /// What it is about, for people.
@@ -297,13 +329,16 @@ impl Task {
             Self::SshKey => format!("SSH key {}", names.ssh_key),
             Self::SecurityGroup => format!("network security group {}", names.nsg),
             Self::VirtualNetwork => format!("virtual network {}", names.vnet),
+            Self::Tags => "tags of what exists".to_owned(),
             Self::PublicAddress(_) => format!("public address of {node}"),
             Self::Interface(_) => format!("network interface of {node}"),
+            Self::Replace(_) => format!("replace virtual machine {node}: deleted with its disk, made anew"),
             Self::Machine(_) => format!("virtual machine {node}"),
             Self::Provisioned(_) => format!("provisioning of {node}"),
             Self::Ready(_) if !makes_machines => format!("{node} answers SSH and is ours"),
             Self::Ready(_) => format!("SSH and cloud-init on {node}"),
             Self::MeshMember(_) => format!("WireGuard on {node}"),
+            Self::MeshHolds => "WireGuard on every machine".to_owned(),
             Self::MeshOperator => "the operator's WireGuard configuration".to_owned(),
             Self::Binary(_) => format!("k0s {} on {node}", config.software.k0s.version),
             Self::Leader(_) => format!("first controller {node}"),
@@ -342,10 +377,13 @@ impl Task {
     /// How long it usually takes: medians of what was seen on Azure, else experience.
     pub fn usual(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Documents | Self::MeshOperator | Self::Kubeconfig | Self::K0sctl | Self::Tokens => 1,
+            Self::Documents | Self::MeshOperator | Self::MeshHolds | Self::Kubeconfig | Self::K0sctl | Self::Tokens => {
+                1
+            }
             Self::Preflight | Self::ResourceGroup | Self::SshKey | Self::Machine(_) => 2,
-            Self::SecurityGroup | Self::Interface(_) => 3,
+            Self::SecurityGroup | Self::Interface(_) | Self::Tags => 3,
             Self::VirtualNetwork | Self::PublicAddress(_) => 4,
+            Self::Replace(_) => 60,
             Self::Provisioned(_) => 50,
             Self::Ready(_) => 80,
             Self::MeshMember(_) | Self::HomeKubeconfig(_) => 2,
@@ -354,7 +392,8 @@ impl Task {
             Self::Controller(_) | Self::Worker(_) => 30,
             Self::NodesReady => 5,
             Self::Chart => 65,
-            Self::Management => 300,
+            // kcm installs thirteen components, one after the other where they depend on each other.
+            Self::Management => 440,
             Self::Drain(_) => 30,
             Self::LeaveEtcd(_) => 3,
             Self::DeleteMachine(_) => 40,
@@ -379,25 +418,27 @@ impl Task {
             Self::Documents | Self::MeshOperator | Self::K0sctl => 60,
             Self::Preflight => 180,
             Self::ResourceGroup | Self::SshKey | Self::SecurityGroup | Self::VirtualNetwork => 600,
-            Self::PublicAddress(_) | Self::Interface(_) | Self::Machine(_) => 900,
+            Self::Tags | Self::PublicAddress(_) | Self::Interface(_) | Self::Machine(_) => 900,
             Self::Provisioned(_) => provisioned,
             // The machine that is made last has as long as the first.
             Self::Ready(_) => provisioned + timeouts.machine_ready().as_secs(),
-            Self::MeshMember(_) | Self::Tokens | Self::Kubeconfig | Self::HomeKubeconfig(_) => 300,
+            Self::MeshMember(_) | Self::MeshHolds | Self::Tokens | Self::Kubeconfig | Self::HomeKubeconfig(_) => 300,
             Self::Binary(_) => 900,
             Self::Leader(_) | Self::Controller(_) => u64::from(timeouts.k0s_ready_seconds),
             Self::Worker(_) | Self::NodesReady => u64::from(timeouts.node_ready_seconds),
             Self::Chart | Self::Management => u64::from(timeouts.k0rdent_install_wait),
+            Self::Replace(_) => 1800,
             Self::Drain(_) | Self::LeaveEtcd(_) => 600,
             Self::DeleteMachine(_) => 1200,
             Self::DeleteManagement | Self::DeleteLeftBehind => 900,
             Self::K0rdentGone | Self::K0sGone => 300,
             Self::DeleteChart | Self::DeleteNamespace | Self::ResetMachine(_) | Self::Release(_) => 600,
-            Self::ChildClusters | Self::DeleteResourceGroup | Self::TryResourceGroup | Self::DeleteRest => {
-                minutes(timeouts.reset_minutes)
-            }
+            Self::ChildClusters
+            | Self::Survey
+            | Self::DeleteResourceGroup
+            | Self::TryResourceGroup
+            | Self::DeleteRest => minutes(timeouts.reset_minutes),
             Self::CheckGroup | Self::RequestDeletion => 120,
-            Self::Survey => 60,
             Self::Evidence => 180,
         })
     }

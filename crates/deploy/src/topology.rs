@@ -114,8 +114,8 @@ pub struct Node {
     pub role: Role,
     /// Its number within its role, from 1.
     pub index: u16,
-    /// The zone it belongs in.
-    pub zone: u8,
+    /// The zone it belongs in; none in a region without zones.
+    pub zone: Option<u8>,
     /// The zones it may go to when that one has no room, in the configured order.
     pub allowed_zones: Vec<u8>,
     /// Its address in the mesh.
@@ -137,6 +137,11 @@ impl Node {
     /// Where the operator reaches its ports: in the mesh, or where its SSH answers if there is no mesh.
     pub fn operator_side_address(&self) -> String {
         self.host.as_ref().map_or_else(|| self.mesh_address.to_string(), |host| host.address.clone())
+    }
+
+    /// Whether it may be in this zone; where no zones are asked for, any will do.
+    pub fn may_be_in(&self, zone: &str) -> bool {
+        self.allowed_zones.is_empty() || self.allowed_zones.iter().any(|allowed| allowed.to_string() == zone)
     }
 
     /// Name of its public address in Azure.
@@ -200,6 +205,9 @@ pub struct Topology {
     /// Machines that exist and are not wanted any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaving: Vec<Leaving>,
+    /// The positions of those machines that are deleted and made anew.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub replacing: BTreeSet<usize>,
     /// Where the machines come from.
     #[serde(default)]
     pub provider: Provider,
@@ -278,6 +286,7 @@ pub fn topology_at(config: &Config, cluster_id: &ClusterId, taken: &Positions) -
         mesh_port: config.network.mesh_port.unwrap_or_else(|| mesh_port(cluster_id)),
         names: Names::of(cluster_id),
         leaving: Vec::new(),
+        replacing: BTreeSet::new(),
         provider: config.provider,
     }
 }
@@ -301,7 +310,7 @@ fn node(config: &Config, role: Role, index: u16, position: u32) -> Node {
         position,
         role,
         index,
-        zone: zones.iter().cycle().nth(usize::from(index) - 1).copied().unwrap_or(1),
+        zone: zones.iter().cycle().nth(usize::from(index) - 1).copied(),
         allowed_zones: zones.clone(),
         mesh_address: address(config.network.wireguard_network, MESH_FIRST_NODE_OFFSET + position),
         private_address: host.as_ref().and_then(Host::private_address).unwrap_or(in_subnet),
@@ -345,7 +354,10 @@ mod tests {
             .iter()
             .map(|node| {
                 let Node { name, zone, mesh_address, private_address, size, leader, runs_workloads, .. } = node;
-                format!("{name} z{zone} {mesh_address} {private_address} {size} {leader} {runs_workloads}")
+                format!(
+                    "{name} z{} {mesh_address} {private_address} {size} {leader} {runs_workloads}",
+                    zone.unwrap_or_default()
+                )
             })
             .collect();
         insta::assert_snapshot!(lines.join("\n"), @"

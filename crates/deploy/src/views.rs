@@ -1,18 +1,21 @@
 //! What people and programs see of an environment: pure functions of the recorded state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use engine::{Decision, Outcome, Plan, PlannedStep, Record, State, StepState, StepStatus};
+use engine::{Decision, Outcome, Plan, PlannedStep, Record, State, StepId, StepState, StepStatus};
 use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::{
     config::Provider,
     plan::Difference,
+    preview::Preview,
     recipe,
-    steps::k0rdent::ManagementSeen,
+    session::{Place, Planned},
+    steps::k0rdent::{ManagementSeen, SEEN},
     task::{Phase, Task},
-    topology::{ClusterId, Topology},
+    topology::{Node, Role, Topology},
+    yaml::yaml,
 };
 
 /// The version of the views' format.
@@ -27,6 +30,9 @@ pub struct Status {
     pub cluster_id: Option<String>,
     /// The last phase that is complete, with all before it.
     pub phase: &'static str,
+    /// What is there, each by itself.
+    #[serde(flatten)]
+    pub milestones: Milestones,
     /// Each phase.
     pub phases: Vec<PhaseStatus>,
     /// Each machine.
@@ -42,8 +48,70 @@ pub struct Status {
     pub deletion_since: Option<OffsetDateTime>,
     /// What failed last, and why.
     pub failures: Vec<FailedStep>,
+    /// What is not as it was asked for, though nothing has failed.
+    pub warnings: Vec<String>,
     /// What to do next: a command.
     pub next: String,
+}
+
+/// What is there, as the records know it: a step that is undoing something has undone it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Milestones {
+    /// The resource group and the network, with an address and an interface for each machine. What existed before needs
+    /// none.
+    pub infrastructure_ready: bool,
+    /// Every machine answers SSH and has finished cloud-init.
+    pub vms_ready: bool,
+    /// Every machine has joined the Kubernetes cluster.
+    pub k0s_installed: bool,
+    /// k0rdent's chart is installed.
+    pub k0rdent_installed: bool,
+    /// Its Management object is ready.
+    pub k0rdent_ready: bool,
+}
+
+impl Milestones {
+    /// Those of a cluster.
+    pub fn of(state: &State, topology: &Topology) -> Self {
+        let step = |task: Task| state.steps.get(&task.id(topology));
+        if recipe::deletion_under_way(state).is_some() || WHOLE.into_iter().filter_map(step).any(is_going) {
+            return Self::default();
+        }
+        let group = Task::DeleteResourceGroup.id(topology);
+        let begun = state.steps.values().filter(|step| step.intent.is_some() && step.planned.id != group);
+        let undoing: BTreeSet<&StepId> =
+            begun.filter(|step| step.status != StepStatus::Pending).flat_map(|step| &step.planned.undoes).collect();
+        let holds = |task: Task| {
+            let is_undone = undoing.contains(&task.id(topology));
+            step(task).is_some_and(|step| step.status == StepStatus::Completed && !is_undone)
+        };
+        let nodes = || 0..topology.nodes.len();
+        let is_made = topology.provider.makes_machines();
+        let shared = [Task::ResourceGroup, Task::SshKey, Task::SecurityGroup, Task::VirtualNetwork];
+        let network = || {
+            shared.into_iter().all(holds)
+                && nodes().all(|node| holds(Task::PublicAddress(node)) && holds(Task::Interface(node)))
+        };
+        Self {
+            infrastructure_ready: !is_made || network(),
+            vms_ready: nodes().all(|node| holds(Task::Ready(node))),
+            k0s_installed: nodes().all(|node| holds(recipe::joined(topology, node))),
+            k0rdent_installed: holds(Task::Chart),
+            k0rdent_ready: holds(Task::Management),
+        }
+    }
+}
+
+/// The steps that delete everything at once.
+const WHOLE: [Task; 3] = [Task::DeleteResourceGroup, Task::RequestDeletion, Task::TryResourceGroup];
+
+/// Whether such a step has asked for it. Where it was refused, everything is still there.
+fn is_going(step: &StepState) -> bool {
+    match step.status {
+        StepStatus::Running => step.intent.is_some(),
+        StepStatus::Completed => step.planned.decision == Decision::Run && step.output["skipped"].is_null(),
+        StepStatus::Pending | StepStatus::Failed => false,
+    }
 }
 
 /// Where a phase stands.
@@ -51,7 +119,7 @@ pub struct Status {
 pub struct PhaseStatus {
     /// Its name.
     pub name: &'static str,
-    /// `pending`, `running`, `completed`, `failed` or `skipped`.
+    /// `pending`, `running`, `completed`, `failed`, `interrupted` or `skipped`.
     pub status: &'static str,
     /// When its first step began.
     #[serde(with = "time::serde::rfc3339::option")]
@@ -59,6 +127,9 @@ pub struct PhaseStatus {
     /// When its last step ended.
     #[serde(with = "time::serde::rfc3339::option")]
     pub ended_at: Option<OffsetDateTime>,
+    /// How long its steps took, at least one of them at work; absent until all are complete. What passed between two
+    /// runs does not count.
+    pub took_seconds: Option<u64>,
 }
 
 /// Where a machine stands.
@@ -68,7 +139,7 @@ pub struct NodeStatus {
     pub name: String,
     /// `controller` or `worker`.
     pub role: String,
-    /// Its availability zone; absent for a host that existed before.
+    /// Its availability zone; absent for a host that existed before, and in a region without zones.
     pub zone: Option<u64>,
     /// Its address on the internet, or where its SSH answers.
     pub public_ip: Option<String>,
@@ -135,9 +206,9 @@ pub fn status(state: &State, provider: Provider, topology: Option<&Topology>, ac
     let nodes = topology.map_or_else(Vec::new, |topology| {
         (0..topology.nodes.len()).map(|node| node_status(state, topology, node)).collect()
     });
-    let management = topology
-        .and_then(|topology| state.output(&Task::Management.id(topology)))
-        .and_then(|output| serde_json::from_value(output.clone()).ok());
+    let warnings = topology.map(|topology| misplaced(topology, &nodes)).unwrap_or_default();
+    let management = topology.and_then(|topology| management(state, topology));
+    let milestones = topology.map(|topology| Milestones::of(state, topology)).unwrap_or_default();
     let next = match (phase, recipe::teardown_to_finish(state), active) {
         (_, _, true) => "k0rdentctl events --follow".to_owned(),
         (_, Some(command), _) => format!("k0rdentctl {command}"),
@@ -149,6 +220,7 @@ pub fn status(state: &State, provider: Provider, topology: Option<&Topology>, ac
         format_version: FORMAT_VERSION,
         cluster_id: state.settled.get("cluster_id").and_then(|id| id.as_str()).map(str::to_owned),
         phase,
+        milestones,
         phases,
         nodes,
         management,
@@ -156,8 +228,53 @@ pub fn status(state: &State, provider: Provider, topology: Option<&Topology>, ac
         holder: state.runs.last().filter(|_| active).map(|run| run.holder.clone()),
         deletion_since,
         failures,
+        warnings,
         next,
     }
+}
+
+/// k0rdent's Management object as it was seen last, for as long as nobody has seen it gone.
+fn management(state: &State, topology: &Topology) -> Option<ManagementSeen> {
+    let made = state.steps.get(&Task::Management.id(topology))?;
+    let was_there = made.status != StepStatus::Pending || made.started_at.is_some();
+    let seen = state.settled.get(SEEN).filter(|_| was_there).or_else(|| state.output(&made.planned.id))?;
+    serde_json::from_value(seen.clone()).ok()
+}
+
+/// Machines that are in another zone than was asked for, and what that means for the control plane.
+fn misplaced(topology: &Topology, nodes: &[NodeStatus]) -> Vec<String> {
+    let moved = topology.nodes.iter().zip(nodes).filter(|(planned, node)| {
+        let is_elsewhere = |asked: u8| node.zone.is_some_and(|zone| zone != u64::from(asked));
+        node.state != "absent" && planned.zone.is_some_and(is_elsewhere)
+    });
+    let moved: Vec<&str> = moved.map(|(_, node)| node.name.as_str()).collect();
+    let mut warnings = Vec::new();
+    match moved.as_slice() {
+        [] => return warnings,
+        [one] => warnings.push(format!("{one} is not in the zone that was asked for")),
+        some => warnings.push(format!(
+            "{} machines are not in the zones that were asked for: {}",
+            some.len(),
+            some.join(", ")
+        )),
+    }
+    let mut zones: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
+    let controllers: Vec<&NodeStatus> = nodes.iter().filter(|node| node.role == "controller").collect();
+    for (zone, node) in controllers.iter().filter_map(|node| Some((node.zone?, node))) {
+        zones.entry(zone).or_default().push(&node.name);
+    }
+    let majority = controllers.len() / 2 + 1;
+    let is_fatal = |members: &&Vec<&str>| controllers.len() > 1 && controllers.len() - members.len() < majority;
+    // Where everything was asked to be in one zone, nobody is surprised.
+    let asked: Vec<&Node> = topology.nodes.iter().filter(|node| node.role == Role::Controller).collect();
+    let was_asked = |zone: u64| asked.iter().filter(|node| node.zone.map(u64::from) == Some(zone)).count();
+    for (zone, members) in zones.iter().filter(|(_, members)| is_fatal(members)) {
+        if was_asked(*zone) < members.len() {
+            let names = members.join(" and ");
+            warnings.push(format!("{names} share zone {zone}: if that zone fails, etcd loses its majority"));
+        }
+    }
+    warnings
 }
 
 /// The steps of the last plan.
@@ -188,7 +305,7 @@ fn phase_status(state: &State, phase: Phase, active: bool) -> PhaseStatus {
         () if any(StepStatus::Failed) => "failed",
         () if active && begun => "running",
         // The program was stopped, or ended, in the middle of a step.
-        () if any(StepStatus::Running) => "failed",
+        () if any(StepStatus::Running) => "interrupted",
         () => "pending",
     };
     PhaseStatus {
@@ -196,7 +313,20 @@ fn phase_status(state: &State, phase: Phase, active: bool) -> PhaseStatus {
         status,
         started_at: steps.iter().filter_map(|step| step.started_at).min(),
         ended_at: if all_complete { steps.iter().filter_map(|step| step.ended_at).max() } else { None },
+        took_seconds: all_complete.then(|| took(&steps)).flatten(),
     }
+}
+
+/// How long at least one of these steps was at work, in seconds; nothing if none ever was.
+fn took(steps: &[&StepState]) -> Option<u64> {
+    let mut spans: Vec<_> = steps.iter().filter_map(|step| step.started_at.zip(step.ended_at)).collect();
+    spans.sort();
+    let (mut total, mut until) = (time::Duration::ZERO, spans.first()?.0);
+    for (from, to) in spans {
+        total += (to - from.max(until)).max(time::Duration::ZERO);
+        until = until.max(to);
+    }
+    u64::try_from(total.as_seconds_f64().round() as i64).ok()
 }
 
 /// Seen to hold by the planner, though no run of ours recorded it (an adopted resource).
@@ -224,7 +354,7 @@ fn node_status(state: &State, topology: &Topology, node: usize) -> NodeStatus {
     NodeStatus {
         name: planned.name.clone(),
         role: planned.role.name().to_owned(),
-        zone: is_made.then(|| output(Task::Provisioned(node), "zone").as_u64().unwrap_or(u64::from(planned.zone))),
+        zone: output(Task::Provisioned(node), "zone").as_u64().or(planned.zone.map(u64::from)).filter(|_| is_made),
         public_ip: match &planned.host {
             Some(host) => Some(host.address.clone()),
             None => output(Task::PublicAddress(node), "public_address").as_str().map(str::to_owned),
@@ -248,6 +378,11 @@ pub struct PlanView {
     pub expected_seconds: u64,
     /// What they ask of Azure; absent if it makes no machine.
     pub requests: Option<Requests>,
+    /// Where it is, and as whom we are there; absent if Azure was not asked.
+    pub place: Option<Place>,
+    /// What is created, changed and deleted; what that costs; what is open afterwards; what is dangerous.
+    #[serde(flatten)]
+    pub preview: Preview,
     /// What is not as it is recorded, and what the plan does about it.
     pub differences: Vec<Difference>,
     /// The phases.
@@ -303,6 +438,8 @@ pub struct Requests {
     pub reads: usize,
     /// One for each thing that is created.
     pub writes: usize,
+    /// One for each machine that is deleted.
+    pub deletes: usize,
 }
 
 /// A phase of a plan.
@@ -317,8 +454,9 @@ pub struct PlannedPhase {
 }
 
 impl PlanView {
-    /// What is to be known about a plan; the cluster if it has a name already.
-    pub fn of(plan: &Plan, differences: &[Difference], cluster: Option<&ClusterId>) -> Self {
+    /// What is to be known about a plan.
+    pub fn of(planned: &Planned, place: Option<Place>) -> Self {
+        let Planned { plan, differences, preview, topology, is_new, .. } = planned;
         let runs = |step: &&PlannedStep| step.decision == Decision::Run;
         let phase = |phase: &Phase| {
             let steps: Vec<&PlannedStep> = plan.steps.iter().filter(|step| step.phase == phase.name()).collect();
@@ -327,7 +465,7 @@ impl PlanView {
         };
         Self {
             format_version: FORMAT_VERSION,
-            cluster_id: cluster.map(ToString::to_string),
+            cluster_id: (!is_new).then(|| topology.cluster_id.to_string()),
             steps_to_run: plan.to_run(),
             expected_seconds: plan.usual().as_secs(),
             requests: plan
@@ -335,7 +473,9 @@ impl PlanView {
                 .iter()
                 .any(|step| step.phase == Phase::Infrastructure.name())
                 .then(|| Requests::of(plan)),
-            differences: differences.to_vec(),
+            place,
+            preview: preview.clone(),
+            differences: differences.clone(),
             phases: Phase::DEPLOY.iter().map(phase).filter(|phase| phase.steps > 0).collect(),
             steps: plan.steps.iter().map(PlannedStepView::of).collect(),
         }
@@ -343,22 +483,49 @@ impl PlanView {
 }
 
 impl Requests {
-    /// Looking at what exists takes about ten requests, and preflight another ten. While something is created, its
-    /// list is read about once a second, together with that of others of its kind; machines take longest (guess).
+    /// A look at what exists, a preflight, and for each kind of thing a list about once a second until the slowest is
+    /// there (figures: rehearsals of the examples, from 1 to 500 machines).
     fn of(plan: &Plan) -> Self {
-        let creates =
-            ["resource-group", "ssh-key", "security-group", "virtual-network", "public-address", "interface", "create"];
-        let verb = |step: &PlannedStep| step.id.as_str().rsplit('/').next().unwrap_or_default().to_owned();
-        let runs: Vec<&PlannedStep> = plan.steps.iter().filter(|step| step.decision == Decision::Run).collect();
-        let writes = runs.iter().filter(|step| creates.contains(&verb(step).as_str())).count();
-        let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
-        for step in &runs {
-            if creates.contains(&verb(step).as_str()) || verb(step) == "provisioned" {
-                kinds.insert(verb(step), step.usual.as_secs());
-            }
+        const LOOK: f64 = 12.0;
+        let runs = plan.steps.iter().filter(|step| step.decision == Decision::Run);
+        let mut steps: BTreeMap<&str, usize> = BTreeMap::new();
+        for step in runs {
+            *steps.entry(step.id.as_str().rsplit('/').next().unwrap_or_default()).or_default() += 1;
         }
-        let looks = if runs.iter().any(|step| verb(step) == "preflight") { 20 } else { 10 };
-        Self { reads: looks + usize::try_from(kinds.values().sum::<u64>()).unwrap_or_default(), writes }
+        let number = |task: Task| steps.get(task.verb()).copied().unwrap_or_default();
+        let writes = [
+            Task::ResourceGroup,
+            Task::SshKey,
+            Task::SecurityGroup,
+            Task::VirtualNetwork,
+            Task::PublicAddress(0),
+            Task::Interface(0),
+            Task::Machine(0),
+        ];
+        // How long a list is asked for until the slowest of so many is there; long lists come in pages, half as often.
+        let listed = |task: Task, seconds: fn(f64) -> f64| match number(task) {
+            0 => 0.0,
+            some @ 1..=100 => seconds(some as f64),
+            many => seconds(many as f64) * many.div_ceil(200) as f64 / 2.0,
+        };
+        let fixed = [
+            (Task::Preflight, 22.0),
+            (Task::ResourceGroup, 8.0),
+            (Task::SecurityGroup, 5.0),
+            (Task::VirtualNetwork, 5.0),
+            (Task::SshKey, 1.0),
+        ];
+        let reads = LOOK
+            + fixed.iter().filter(|(task, _)| number(*task) > 0).map(|(_, reads)| reads).sum::<f64>()
+            + listed(Task::PublicAddress(0), |many| 10.0 + many / 10.0)
+            + listed(Task::Interface(0), |many| 4.0 + many / 6.0)
+            + listed(Task::Machine(0), |many| if many < 2.0 { 38.0 } else { 70.0 + 17.0 * many.ln() })
+            + listed(Task::DeleteMachine(0), |_| 40.0);
+        Self {
+            reads: reads.round() as usize,
+            writes: writes.into_iter().map(number).sum(),
+            deletes: number(Task::DeleteMachine(0)),
+        }
     }
 }
 
@@ -387,10 +554,4 @@ pub fn events_yaml(records: &[Record]) -> String {
     }
     let events = records.iter().filter(|record| !matches!(record.event, engine::Event::Planned { .. })).collect();
     yaml(&View { format_version: FORMAT_VERSION, events })
-}
-
-/// JSON first: the YAML writer then sees plain values only.
-fn yaml(view: &impl Serialize) -> String {
-    let value = serde_json::to_value(view).unwrap_or_default();
-    serde_saphyr::to_string(&value).unwrap_or_default()
 }

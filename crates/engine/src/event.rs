@@ -91,6 +91,11 @@ pub enum Event {
         /// Whether it was there before.
         origin: Origin,
     },
+    /// A file that was made is not wanted any more, and is gone.
+    Discarded {
+        /// Where it was, relative to the environment's directory.
+        path: String,
+    },
     /// Opening the journal had to give something up: a record that was being written when the power went.
     Recovered {
         /// What.
@@ -116,6 +121,10 @@ pub enum Origin {
     Generated,
     /// It was made again because somebody asked for it.
     Regenerated,
+    /// What it is made from has changed.
+    Updated,
+    /// Somebody else had changed it; what they wrote is kept beside it, as `.bak`.
+    Edited,
 }
 
 /// How a run ended.

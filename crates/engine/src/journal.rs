@@ -7,7 +7,8 @@
 mod write_ahead;
 
 use std::{
-    fs::File,
+    fmt,
+    fs::{File, TryLockError},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -41,14 +42,26 @@ pub struct Holder {
     pub since: OffsetDateTime,
 }
 
+impl fmt::Display for Holder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { user, host, pid, command, since } = self;
+        let since = since.format(HOLDER_TIME).map_err(|_| fmt::Error)?;
+        write!(formatter, "`{command}` by {user}@{host} (process {pid}) since {since} UTC")
+    }
+}
+
+/// A moment, as people read it.
+const HOLDER_TIME: &[time::format_description::BorrowedFormatItem<'_>] =
+    time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
+
 /// Why the journal cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// Another run is active.
-    #[error("another run is active: `{}` by {}@{} (process {}) since {}", holder.command, holder.user, holder.host, holder.pid, holder.since)]
+    #[error("another run is active{}", holder.as_ref().map_or(", and has not said yet whose it is".to_owned(), |holder| format!(": {holder}")))]
     Held {
-        /// Who.
-        holder: Box<Holder>,
+        /// Who, if it has come so far that it has said so.
+        holder: Option<Box<Holder>>,
     },
     /// Another run has taken over since.
     #[error("{}: another run has taken over; this one stops", path.display())]
@@ -65,12 +78,22 @@ pub enum JournalError {
         found: u32,
     },
     /// It cannot be read as a journal.
-    #[error("{}: {reason}; nothing was changed. Restore the file from a backup, or have Azure cleared without it: `k0rdentctl reset --force --cluster-id ID`", path.display())]
+    #[error("{}: {reason}; nothing was changed", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
         /// Where, and how.
         reason: String,
+    },
+    /// A settlement makes no sense to this program.
+    #[error(
+        "the journal's record `{key}` cannot be read: {source}; another version wrote it, or it is damaged; nothing was changed"
+    )]
+    Illegible {
+        /// What was settled.
+        key: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
     },
     /// The database refuses.
     #[error("{}: {source}", path.display())]
@@ -86,9 +109,9 @@ pub enum JournalError {
 }
 
 impl JournalError {
-    /// Whether the file itself is at fault, so that no later try will read it.
+    /// Whether what is recorded is at fault, so that no later try will read it.
     pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Damaged { .. })
+        matches!(self, Self::Damaged { .. } | Self::Illegible { .. })
     }
 }
 
@@ -106,10 +129,19 @@ pub struct Journal {
     path: PathBuf,
     database: Mutex<Connection>,
     /// Held for as long as this run may write.
-    lease: Option<File>,
+    lease: Option<Lease>,
     epoch: u64,
     recovered: Option<String>,
 }
+
+/// The right to write in an environment's directory, kept by the kernel for as long as this lives.
+#[derive(Debug)]
+pub struct Lease {
+    _lock: File,
+}
+
+/// How often a run tries to take the lock from those who only look at it.
+const GLANCES: u32 = 10_000;
 
 /// The columns of an event; a journal of format 1 has no checksums.
 const COLUMNS: &str =
@@ -122,8 +154,8 @@ impl Journal {
     }
 
     /// Says who is at work in the directory, if somebody is.
-    pub fn check_free(directory: &Path, asking: &Holder) -> Result<(), JournalError> {
-        if Self::is_held(directory) { Err(Self::held(Self::file(directory), asking)?) } else { Ok(()) }
+    pub fn check_free(directory: &Path) -> Result<(), JournalError> {
+        if Self::is_held(directory) { Err(Self::held(Self::file(directory))?) } else { Ok(()) }
     }
 
     /// Opens an existing journal for reading; `None` if there is none.
@@ -147,19 +179,7 @@ impl Journal {
     pub fn open_to_write(directory: &Path, holder: &Holder, durability: Durability) -> Result<Self, JournalError> {
         create_private_directory(directory)?;
         let path = Self::file(directory);
-        let lease = fs_err::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(directory.join("journal.lock"))?
-            .into_parts()
-            .0;
-        if let Err(held) = lease.try_lock() {
-            return Err(match held {
-                std::fs::TryLockError::WouldBlock => Self::held(path, holder)?,
-                std::fs::TryLockError::Error(error) => error.into(),
-            });
-        }
+        let Some(lease) = Self::claim(directory)? else { return Err(Self::held(path)?) };
         if !path.exists() {
             Self::create(&path)?;
         }
@@ -172,11 +192,43 @@ impl Journal {
         Ok(journal)
     }
 
-    fn held(path: PathBuf, asking: &Holder) -> Result<JournalError, JournalError> {
-        // The other run may not have come so far yet that it has said who it is.
+    /// Claims the directory, without beginning a run; `None` if somebody else has it.
+    pub fn claim(directory: &Path) -> Result<Option<Lease>, JournalError> {
+        let path = directory.join("journal.lock");
+        loop {
+            let opened = fs_err::OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+            let lock = opened.into_parts().0;
+            match Self::take(&lock) {
+                Ok(()) if is_at(&lock, &path)? => return Ok(Some(Lease { _lock: lock })),
+                // Who had it has removed the file with everything else: the lock is worth nothing any more.
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Closes the journal and keeps the right to write in its directory: what is removed there is nobody else's yet.
+    pub fn close(self) -> Option<Lease> {
+        self.lease
+    }
+
+    /// Takes the lock, unless another run has it. Who only looks whether somebody has it shares it for an instant, and
+    /// that is nobody to give way to.
+    fn take(lease: &File) -> Result<(), TryLockError> {
+        for _ in 0..GLANCES {
+            match lease.try_lock() {
+                Err(TryLockError::WouldBlock) => lease.try_lock_shared()?,
+                taken => return taken,
+            }
+            std::thread::yield_now();
+        }
+        Err(TryLockError::WouldBlock)
+    }
+
+    fn held(path: PathBuf) -> Result<JournalError, JournalError> {
         let holder = if path.exists() { Self::connect(path, Durability::Process)?.holder()? } else { None };
-        let holder = holder.unwrap_or_else(|| Holder { command: "unknown".into(), ..asking.clone() });
-        Ok(JournalError::Held { holder: Box::new(holder) })
+        Ok(JournalError::Held { holder: holder.map(Box::new) })
     }
 
     /// Makes an empty journal, in one piece: a file that is there is never one that was only begun.
@@ -185,7 +237,7 @@ impl Journal {
         if log.exists() {
             return Err(Self::damage(path, "it is missing, and its write-ahead log is there".to_owned()));
         }
-        let new = path.with_extension("sqlite.new");
+        let new = draft_of(path);
         if new.exists() {
             fs_err::remove_file(&new)?;
         }
@@ -193,7 +245,8 @@ impl Journal {
         let failed = |source| JournalError::Database { path: new.clone(), source };
         let database = Connection::open(&new).map_err(failed)?;
         let tables = format!(
-            "BEGIN;
+            "PRAGMA journal_mode = MEMORY;
+             BEGIN;
              CREATE TABLE event ({COLUMNS});
              CREATE TABLE run (epoch INTEGER PRIMARY KEY, holder TEXT NOT NULL);
              PRAGMA user_version = {FORMAT_VERSION};
@@ -201,7 +254,7 @@ impl Journal {
         );
         database.execute_batch(&tables).map_err(failed)?;
         drop(database);
-        Ok(fs_err::rename(&new, path)?)
+        Ok(rename_durably(&new, path)?)
     }
 
     /// What is wrong with the files before the database opens them: a torn last record, in words, or an error.
@@ -281,7 +334,7 @@ impl Journal {
     fn begin_epoch(&self, holder: &Holder) -> Result<u64, JournalError> {
         let holder = serde_json::to_string(holder).map_err(|error| Self::damage(&self.path, error.to_string()))?;
         self.database()
-            .query_row(
+            .query_one(
                 "INSERT INTO run (epoch, holder) SELECT coalesce(max(epoch), 0) + 1, ?1 FROM run RETURNING epoch",
                 params![holder],
                 |row| row.get(0),
@@ -308,7 +361,7 @@ impl Journal {
     /// Whether a run is active in this directory right now.
     pub fn is_held(directory: &Path) -> bool {
         fs_err::File::open(directory.join("journal.lock"))
-            .is_ok_and(|file| matches!(file.file().try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
+            .is_ok_and(|file| matches!(file.file().try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
 
     /// Begins a new run without the lock, so that the run that holds it can append nothing any more; and puts a new
@@ -349,7 +402,8 @@ impl Journal {
                 "INSERT INTO event (run, at, body, checksum) SELECT ?1, ?2, ?3, ?4 WHERE (SELECT max(epoch) FROM run) = ?1 RETURNING sequence",
             )
             .and_then(|mut statement| {
-                statement.query_row(params![self.epoch, when, body, checksum], |row| row.get(0)).optional()
+                // Stepped to its end: what follows the row is the commit, and on a full disk that is what fails.
+                statement.query_one(params![self.epoch, when, body, checksum], |row| row.get(0)).optional()
             })
             .map_err(|source| self.failed(source))?;
         let sequence = sequence.ok_or_else(|| JournalError::LostLease { path: self.path.clone() })?;
@@ -448,6 +502,39 @@ pub fn create_private_directory(path: &Path) -> Result<(), std::io::Error> {
         builder.mode(0o700);
     }
     builder.create(path).map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+/// Where a file is written until it is whole. Everything that is only begun has such a name, so that whoever is killed
+/// leaves nothing unknown.
+pub fn draft_of(path: &Path) -> PathBuf {
+    path.with_file_name(format!(".{}.new", path.file_name().unwrap_or_default().to_string_lossy()))
+}
+
+/// The name of the file whose draft has this name.
+pub fn drafted(name: &str) -> Option<&str> {
+    name.strip_prefix('.')?.strip_suffix(".new")
+}
+
+/// Puts a file that is durable itself in the place of another, so that the new name survives a power cut too: a name is
+/// an entry of its directory, which has to reach the disk as well (Linux manual, fsync(2)).
+pub fn rename_durably(from: &Path, to: &Path) -> Result<(), std::io::Error> {
+    fs_err::rename(from, to)?;
+    #[cfg(unix)]
+    if let Some(directory) = to.parent() {
+        fs_err::File::open(directory)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Whether an open file is still the one that its path names.
+fn is_at(file: &File, path: &Path) -> Result<bool, std::io::Error> {
+    use std::os::unix::fs::MetadataExt as _;
+    let opened = file.metadata()?;
+    match fs_err::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (opened.dev(), opened.ino())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Makes the file with mode 0600 before the database opens it.

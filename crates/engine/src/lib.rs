@@ -22,5 +22,5 @@ pub use event::{Event, Origin, Outcome, Record};
 pub use journal::{Holder, Journal, JournalError};
 pub use plan::{Decision, Plan, PlannedStep, StepId};
 pub use runner::{Message, Options, Report, Stop, run};
-pub use state::{State, StepState, StepStatus};
+pub use state::{ArtifactState, State, StepState, StepStatus};
 pub use step::{Context, Done, Failure, FailureKind, Intent, Step};

@@ -67,6 +67,9 @@ pub struct PlannedStep {
     /// The steps that do not hold any more once this one has succeeded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub undoes: Vec<StepId>,
+    /// What was seen of a step that need not run, as it would have told others: it may have ended without saying so.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub output: serde_json::Value,
 }
 
 /// The steps of one run, in an order in which each comes after what it depends on.
@@ -134,6 +137,7 @@ mod tests {
             deadline: Duration::from_secs(60),
             fingerprint: String::new(),
             undoes: Vec::new(),
+            output: serde_json::Value::Null,
         }
     }
 

@@ -145,14 +145,17 @@ impl Shared<'_> {
 /// Runs the plan. `steps` holds an implementation for each step that runs.
 ///
 /// # Errors
-/// Only if the journal cannot be written; everything else is in the report.
+/// Only if the journal cannot be written, or the plan makes no sense; everything else is in the report.
 pub async fn run(
     plan: &Plan,
     steps: &BTreeMap<StepId, Box<dyn Step>>,
     journal: &Journal,
     options: &Options<'_>,
 ) -> Result<Report, JournalError> {
-    debug_assert_eq!(plan.defect(), None);
+    // A step whose dependency nobody knows would start at once.
+    if let Some(defect) = plan.defect() {
+        return Err(JournalError::File(std::io::Error::other(format!("the plan makes no sense: {defect}"))));
+    }
     let shared = Shared { journal, options, trouble: Mutex::new(None) };
     let lost = |failure: Failure| {
         let trouble = shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -332,6 +335,7 @@ mod tests {
             why: String::new(),
             fingerprint: String::new(),
             undoes: Vec::new(),
+            output: serde_json::Value::Null,
             deadline: Duration::from_secs(60),
             usual: Duration::ZERO,
         }
@@ -364,6 +368,24 @@ mod tests {
         };
         let error = run(&plan, &steps, &journal, &options).await.unwrap_err();
         (effects.load(Ordering::Relaxed), error)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_plan_that_makes_no_sense_is_an_error_and_runs_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let since = OffsetDateTime::UNIX_EPOCH;
+        let holder = Holder { user: "ada".into(), host: "desk".into(), pid: 7, command: "deploy".into(), since };
+        let journal = Journal::open_to_write(directory.path(), &holder, Durability::Process).unwrap();
+        let (_go_on, stop) = watch::channel(Stop::No);
+        let clock = Arc::new(crate::clock::SystemClock);
+        let options = Options { clock, stop, listener: &|_| {}, faults: None, at_end: None };
+        let plan = Plan { steps: vec![planned("a", &["unknown"])] };
+        let error = run(&plan, &BTreeMap::new(), &journal, &options).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the plan makes no sense: step a comes after unknown, which does not come before it"
+        );
+        assert_eq!(journal.after(0).unwrap(), []);
     }
 
     #[tokio::test(start_paused = true)]

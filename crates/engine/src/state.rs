@@ -192,6 +192,7 @@ impl State {
                     self.artifacts.insert(path.clone(), artifact);
                 }
             }
+            Event::Discarded { path } => drop(self.artifacts.remove(path)),
             Event::Noted { .. } | Event::Recovered { .. } | Event::Unknown => {}
         }
     }
@@ -224,6 +225,9 @@ impl State {
                     state.status = StepStatus::Completed;
                     state.intent = None;
                     state.failure = None;
+                    if !planned.output.is_null() {
+                        state.output = planned.output.clone();
+                    }
                 }
             }
         }

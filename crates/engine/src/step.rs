@@ -30,7 +30,8 @@ pub trait Step: Send + Sync {
 pub struct Intent(());
 
 impl Intent {
-    /// An intent that no journal knows, for exercising clients in tests.
+    /// An intent that no journal knows, for exercising clients in tests: only with the feature `testing`.
+    #[cfg(feature = "testing")]
     pub fn for_tests() -> Self {
         Self(())
     }
@@ -70,8 +71,6 @@ pub enum FailureKind {
     Deadline,
     /// The journal cannot be written any more: another run took over, or the disk is full.
     Journal,
-    /// The run was told to stop.
-    Interrupted,
 }
 
 /// Why a step did not succeed.
@@ -183,6 +182,11 @@ impl Context<'_> {
     /// Records that a file is in place.
     pub fn artifact(&self, path: impl Into<String>, sha256: impl Into<String>, origin: Origin) -> Result<(), Failure> {
         self.shared.record(Event::Artifact { path: path.into(), sha256: sha256.into(), origin })
+    }
+
+    /// Records that a file is not wanted any more, and gone.
+    pub fn discarded(&self, path: impl Into<String>) -> Result<(), Failure> {
+        self.shared.record(Event::Discarded { path: path.into() })
     }
 
     /// Records something about the whole environment.

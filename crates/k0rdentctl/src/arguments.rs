@@ -1,7 +1,8 @@
 //! The command line: every command and option, their help, and how it is laid out.
 
-use clap::builder::PossibleValuesParser;
 use clap::builder::styling::{AnsiColor, Styles};
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::error::{ContextKind, ContextValue};
 use clap::{ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -22,7 +23,7 @@ const STYLES: Styles = Styles::styled()
 const GROUPS: &[(&str, &[&str])] = &[
     ("Start", &["init", "config"]),
     ("Try it out", &["rehearse", "twin"]),
-    ("Run", &["plan", "deploy", "uninstall", "reset", "unlock"]),
+    ("Run", &["plan", "deploy", "replace", "uninstall", "reset", "unlock"]),
     ("Look", &["check", "status", "events", "state", "leftovers", "history"]),
     ("Cluster", &["ssh", "kubeconfig", "exec"]),
     ("Other", &["version", "completions", "help"]),
@@ -36,7 +37,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("config validate", &["k0rdentctl config validate --config my.yaml"]),
     ("config show", &["k0rdentctl config show --output json"]),
     ("check", &["k0rdentctl check", "k0rdentctl check --output json"]),
-    ("plan", &["k0rdentctl plan"]),
+    ("plan", &["k0rdentctl plan", "k0rdentctl plan --output json --detailed-exitcode"]),
     ("deploy", &["k0rdentctl deploy", "k0rdentctl deploy -y --until machines"]),
     ("uninstall", &["k0rdentctl uninstall k0rdent"]),
     ("uninstall k0rdent", &["k0rdentctl uninstall k0rdent -y", "k0rdentctl uninstall k0rdent --with-children"]),
@@ -57,6 +58,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("history", &["k0rdentctl history", "k0rdentctl history --output json"]),
     ("unlock", &["k0rdentctl unlock"]),
     ("events", &["k0rdentctl events --follow"]),
+    ("replace", &["k0rdentctl replace k0s-worker-2", "k0rdentctl replace k0s-controller-1 --start-anew"]),
     ("ssh", &["k0rdentctl ssh k0s-controller-1", "k0rdentctl ssh k0s-worker-1 -- uptime"]),
     ("kubeconfig", &["k0rdentctl kubeconfig"]),
     ("exec", &["k0rdentctl exec -- kubectl get nodes"]),
@@ -98,10 +100,10 @@ pub(crate) struct Global {
     /// Talk to the twin served from this directory instead of Azure
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) twin: Option<PathBuf>,
-    /// Say more; twice for everything
+    /// Verbose output; -vv for everything
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
-    /// Say nothing but results and errors
+    /// Only results, errors, and what is about to be confirmed or deleted
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
     /// When to use colours
@@ -142,19 +144,30 @@ pub(crate) enum Phase {
 pub(crate) enum Command {
     /// Print a commented starter configuration
     Init {
-        /// Which one
+        /// Which template
         #[arg(long, value_name = "NAME", default_value = "minimal", value_parser = templates())]
         template: String,
     },
     /// Check or show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Show what stands in the way of deploy
+    /// Check the prerequisites of deploy
     Check,
     /// Show what deploy would do, and touch nothing
-    Plan,
+    ///
+    /// Names what would be created, changed and deleted, what it costs, what is opened to whom, and how long it takes.
+    Plan {
+        /// Exit with 6 if there is anything to do, as for terraform's 2 (which means a usage error here)
+        #[arg(long)]
+        detailed_exitcode: bool,
+    },
     /// Create the cluster, or continue where it was
     Deploy(Deploy),
+    /// Delete a machine and make it anew
+    ///
+    /// Moves its workloads away and takes it out of etcd where the cluster answers; then makes it anew and lets it join
+    /// again. Its addresses stay.
+    Replace(Replace),
     /// Take k0rdent or k0s off the cluster again
     #[command(subcommand)]
     Uninstall(Uninstall),
@@ -162,7 +175,7 @@ pub(crate) enum Command {
     Reset(Reset),
     /// Show the cluster and what to do next
     Status {
-        /// Compare what is recorded with the real
+        /// Compare the recorded state with the live resources
         #[arg(long)]
         check: bool,
     },
@@ -171,7 +184,7 @@ pub(crate) enum Command {
     State(StateCommand),
     /// List the deployments that were reset
     History,
-    /// Take over from a run that is out of reach
+    /// Release the lock of an unreachable run
     Unlock(Confirmation),
     /// Show what happened
     Events {
@@ -181,7 +194,8 @@ pub(crate) enum Command {
     },
     /// Show what clusters have left in Azure
     ///
-    /// Looks by tag and by name in the whole subscription, not into any records. The exit code is 5 if there is anything.
+    /// Looks by tag and by name in the whole subscription. Says of each cluster whether it is alive, and known here; the
+    /// exit code is 5 if anything remains of one that is not, or is there of the one that is asked for.
     Leftovers(Leftovers),
     /// Log in to a machine, or run a command there
     Ssh {
@@ -231,7 +245,7 @@ pub(crate) enum ConfigCommand {
 /// Before something that costs or destroys.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Confirmation {
-    /// Do not ask
+    /// Skip the confirmation
     #[arg(short, long)]
     pub(crate) yes: bool,
 }
@@ -262,15 +276,43 @@ pub(crate) struct Deploy {
     /// Do not ask first.
     #[command(flatten)]
     pub(crate) confirmation: Confirmation,
-    /// Stop when Kubernetes runs, without k0rdent: as with --until k0s
-    #[arg(long, conflicts_with = "until")]
+    /// As --until k0s. Hidden: `reset --no-wait` means something else by the same words.
+    #[arg(long, conflicts_with = "until", hide = true)]
     pub(crate) no_wait: bool,
     /// Stop after this phase
     #[arg(long, value_name = "PHASE", value_enum)]
     pub(crate) until: Option<Phase>,
-    /// Make generated files anew even when they are there
+    /// Make generated files anew even when they are there: all, or those whose path has this part
+    #[arg(long, value_name = "PART", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) force_regenerate: Option<String>,
+    /// Begin an empty cluster where the control plane is lost, and give up what the old one knew
     #[arg(long)]
-    pub(crate) force_regenerate: bool,
+    pub(crate) start_anew: bool,
+    /// Set by `replace`.
+    #[arg(skip)]
+    pub(crate) replace: Option<String>,
+}
+
+/// Which machine to make anew.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Replace {
+    /// The machine, as in k0s-worker-1
+    pub(crate) node: String,
+    /// Begin an empty cluster if it is the only controller
+    #[arg(long)]
+    pub(crate) start_anew: bool,
+    /// Do not ask first.
+    #[command(flatten)]
+    pub(crate) confirmation: Confirmation,
+}
+
+impl Replace {
+    /// A deployment that does it on its way.
+    pub(crate) fn deploy(self) -> Deploy {
+        let Self { node, start_anew, confirmation } = self;
+        let (no_wait, until, force_regenerate) = Default::default();
+        Deploy { confirmation, no_wait, until, force_regenerate, start_anew, replace: Some(node) }
+    }
 }
 
 /// How to reset.
@@ -285,12 +327,15 @@ pub(crate) struct Reset {
     /// The cluster, where its records are lost or elsewhere
     #[arg(long, value_name = "ID", requires = "force")]
     pub(crate) cluster_id: Option<ClusterId>,
-    /// Delete the resource group in one request and ask the cluster nothing
+    /// Delete the resource group in one request; ask the cluster for its children alone
     #[arg(long)]
     pub(crate) fast: bool,
     /// Delete child clusters with their machines first
-    #[arg(long, conflicts_with_all = ["force", "fast"])]
+    #[arg(long)]
     pub(crate) with_children: bool,
+    /// Leave child clusters behind, or go on where nobody can say whether there are any
+    #[arg(long, conflicts_with = "with_children")]
+    pub(crate) abandon_children: bool,
     /// Return as soon as Azure has accepted the deletion
     #[arg(long, requires = "fast")]
     pub(crate) no_wait: bool,
@@ -330,7 +375,7 @@ pub(crate) struct Rehearse {
     /// Seed of the world: the same seed is the same run
     #[arg(long, value_name = "N", default_value_t = 7)]
     pub(crate) seed: u64,
-    /// Keep the run's files in this directory
+    /// Keep the files in this directory
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
 }
@@ -379,8 +424,41 @@ pub(crate) fn parse(
 ) -> Result<Arguments, clap::Error> {
     let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
     let mut command = command(width).color(color(&arguments));
-    let matches = command.try_get_matches_from_mut(arguments)?;
+    let matches = command.try_get_matches_from_mut(arguments).map_err(with_tip)?;
     Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// What people type who come from other tools, and what they mean.
+const TIPS: &[(&[&str], &str)] = &[
+    (&["destroy", "delete", "down", "rm", "remove", "teardown", "clean"], "to delete the cluster: k0rdentctl reset"),
+    (&["up", "apply", "create", "install", "start", "run"], "to create the cluster, or to continue: k0rdentctl deploy"),
+    (
+        &["doctor", "preflight"],
+        "before a deployment: k0rdentctl check; the environment's records: k0rdentctl state doctor",
+    ),
+    (&["log", "logs"], "what happened, and what happens: k0rdentctl events --follow"),
+    (&["validate", "lint"], "to check the configuration: k0rdentctl config validate"),
+    (&["completion"], "completions for a shell: k0rdentctl completions bash"),
+    (
+        &["upgrade", "update", "scale", "resize"],
+        "edit the configuration, see what would change with k0rdentctl plan, then k0rdentctl deploy",
+    ),
+    (&["get", "describe", "kubectl"], "to ask the cluster: k0rdentctl exec -- kubectl get nodes"),
+    (&["destroy-all", "cleanup", "gc"], "what clusters have left in Azure: k0rdentctl leftovers"),
+    (&["diff", "preview", "dry-run"], "what deploy would do: k0rdentctl plan"),
+    (&["test", "simulate"], "to try it without an account: k0rdentctl rehearse"),
+    (&["connect", "shell", "login"], "to log in to a machine: k0rdentctl ssh k0s-controller-1"),
+];
+
+/// A tip for a command that there is not, where clap's own, which goes by letters, would mislead.
+fn with_tip(mut error: clap::Error) -> clap::Error {
+    let Some(ContextValue::String(said)) = error.get(ContextKind::InvalidSubcommand) else { return error };
+    let tip = TIPS.iter().find(|(words, _)| words.contains(&said.as_str())).map(|(_, tip)| *tip);
+    if let Some(tip) = tip {
+        let _letters = error.remove(ContextKind::SuggestedSubcommand);
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
 }
 
 /// Colours of help and errors, which are printed before anything is parsed.
@@ -421,7 +499,12 @@ fn with_examples(mut command: clap::Command, path: &str) -> clap::Command {
 }
 
 fn templates() -> PossibleValuesParser {
-    deploy::config::TEMPLATES.iter().map(|(name, _)| *name).collect::<Vec<_>>().into()
+    let template = |&(name, text): &(&'static str, &'static str)| {
+        // The first line of each says what it is for.
+        let purpose = text.lines().next().unwrap_or_default().trim_start_matches("# ").trim_end_matches('.');
+        PossibleValue::new(name).help(purpose)
+    };
+    deploy::config::TEMPLATES.iter().map(template).collect::<Vec<_>>().into()
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -489,68 +572,85 @@ mod tests {
     }
 
     #[test]
+    fn words_of_other_tools_lead_to_ours() {
+        let words = "destroy delete down rm up create apply doctor logs validate completion upgrade scale";
+        for word in words.split_whitespace() {
+            let Err(error) = parsed(&format!("k0rdentctl {word}")) else { panic!("{word} is a command") };
+            let text = error.to_string();
+            assert!(text.contains("tip: ") && !text.contains("'history'"), "{word}: {text}");
+        }
+        let text = parsed("k0rdentctl destroy").map(|_| ()).expect_err("no command").to_string();
+        assert!(text.contains("tip: to delete the cluster: k0rdentctl reset"), "{text}");
+        // What is only misspelt is clap's to guess.
+        let text = parsed("k0rdentctl deplyo").map(|_| ()).expect_err("no command").to_string();
+        assert!(text.contains("'deploy'"), "{text}");
+    }
+
+    #[test]
     fn help_is_coloured_and_grouped() {
         let help = command(80).render_help();
         assert!(help.ansi().to_string().contains("\u{1b}["));
         insta::assert_snapshot!(help, @"
-    From a YAML file to a k0rdent management cluster on Azure, and back to nothing
+        From a YAML file to a k0rdent management cluster on Azure, and back to nothing
 
-    Usage: k0rdentctl [OPTIONS] <COMMAND>
+        Usage: k0rdentctl [OPTIONS] <COMMAND>
 
-    Start:
-      init         Print a commented starter configuration
-      config       Check or show the configuration
+        Start:
+          init         Print a commented starter configuration
+          config       Check or show the configuration
 
-    Try it out:
-      rehearse     Deploy and reset in memory; needs no account
-      twin         Serve a twin of the cloud to other programs
+        Try it out:
+          rehearse     Deploy and reset in memory; needs no account
+          twin         Serve a twin of the cloud to other programs
 
-    Run:
-      plan         Show what deploy would do, and touch nothing
-      deploy       Create the cluster, or continue where it was
-      uninstall    Take k0rdent or k0s off the cluster again
-      reset        Delete the cluster and prove that it is gone
-      unlock       Take over from a run that is out of reach
+        Run:
+          plan         Show what deploy would do, and touch nothing
+          deploy       Create the cluster, or continue where it was
+          replace      Delete a machine and make it anew
+          uninstall    Take k0rdent or k0s off the cluster again
+          reset        Delete the cluster and prove that it is gone
+          unlock       Release the lock of an unreachable run
 
-    Look:
-      check        Show what stands in the way of deploy
-      status       Show the cluster and what to do next
-      events       Show what happened
-      state        Check or export the environment's records
-      leftovers    Show what clusters have left in Azure
-      history      List the deployments that were reset
+        Look:
+          check        Check the prerequisites of deploy
+          status       Show the cluster and what to do next
+          events       Show what happened
+          state        Check or export the environment's records
+          leftovers    Show what clusters have left in Azure
+          history      List the deployments that were reset
 
-    Cluster:
-      ssh          Log in to a machine, or run a command there
-      kubeconfig   Write the kubeconfig and print its path
-      exec         Run a program with a way into the cluster
+        Cluster:
+          ssh          Log in to a machine, or run a command there
+          kubeconfig   Write the kubeconfig and print its path
+          exec         Run a program with a way into the cluster
 
-    Other:
-      version      Print the version
-      completions  Print a completion script for a shell
-      help         Show this, or the help of a command
+        Other:
+          version      Print the version
+          completions  Print a completion script for a shell
+          help         Show this, or the help of a command
 
-    Global options:
-          --config <FILE>    The configuration [default: ./k0rdent.yaml, then
-                             ./config/k0rdent.yaml]
-          --home <DIR>       Where the environment's files live [default:
-                             ./.k0rdent]
-          --output <FORMAT>  How results are printed [default: text] [possible
-                             values: text, json]
-          --twin <DIR>       Talk to the twin served from this directory instead of
-                             Azure
-      -v, --verbose...       Say more; twice for everything
-      -q, --quiet            Say nothing but results and errors
-          --color <WHEN>     When to use colours [default: auto] [possible values:
-                             auto, always, never]
-      -h, --help             Print help (see more with '--help')
-      -V, --version          Print version
+        Global options:
+              --config <FILE>    The configuration [default: ./k0rdent.yaml, then
+                                 ./config/k0rdent.yaml]
+              --home <DIR>       Where the environment's files live [default:
+                                 ./.k0rdent]
+              --output <FORMAT>  How results are printed [default: text] [possible
+                                 values: text, json]
+              --twin <DIR>       Talk to the twin served from this directory instead of
+                                 Azure
+          -v, --verbose...       Verbose output; -vv for everything
+          -q, --quiet            Only results, errors, and what is about to be confirmed
+                                 or deleted
+              --color <WHEN>     When to use colours [default: auto] [possible values:
+                                 auto, always, never]
+          -h, --help             Print help (see more with '--help')
+          -V, --version          Print version
 
-    Examples:
-      k0rdentctl init --template minimal > k0rdent.yaml
-      k0rdentctl rehearse
-      k0rdentctl deploy
-    ");
+        Examples:
+          k0rdentctl init --template minimal > k0rdent.yaml
+          k0rdentctl rehearse
+          k0rdentctl deploy
+        ");
     }
 
     #[test]
@@ -562,13 +662,19 @@ mod tests {
         Usage: k0rdentctl deploy [OPTIONS]
 
         Options:
-          -y, --yes               Do not ask
-              --no-wait           Stop when Kubernetes runs, without k0rdent: as with
-                                  --until k0s
-              --until <PHASE>     Stop after this phase [possible values: prepare,
-                                  infrastructure, machines, mesh, k0s, k0rdent]
-              --force-regenerate  Make generated files anew even when they are there
-          -h, --help              Print help (see more with '--help')
+          -y, --yes
+                  Skip the confirmation
+              --until <PHASE>
+                  Stop after this phase [possible values: prepare, infrastructure,
+                  machines, mesh, k0s, k0rdent]
+              --force-regenerate[=<PART>]
+                  Make generated files anew even when they are there: all, or those
+                  whose path has this part
+              --start-anew
+                  Begin an empty cluster where the control plane is lost, and give up
+                  what the old one knew
+          -h, --help
+                  Print help (see more with '--help')
 
         Global options:
               --config <FILE>    The configuration [default: ./k0rdent.yaml, then
@@ -579,8 +685,9 @@ mod tests {
                                  values: text, json]
               --twin <DIR>       Talk to the twin served from this directory instead of
                                  Azure
-          -v, --verbose...       Say more; twice for everything
-          -q, --quiet            Say nothing but results and errors
+          -v, --verbose...       Verbose output; -vv for everything
+          -q, --quiet            Only results, errors, and what is about to be confirmed
+                                 or deleted
               --color <WHEN>     When to use colours [default: auto] [possible values:
                                  auto, always, never]
 

@@ -57,8 +57,12 @@ fn find(context: &Context) -> Result<PathBuf, CommandError> {
 /// Finds and checks it.
 pub(crate) fn check(context: &Context) -> Result<Checked, CommandError> {
     let file = find(context)?;
-    let text = fs_err::read_to_string(&file)
-        .map_err(|error| CommandError::usage(format!("the configuration cannot be read: {error}")))?;
+    let text = fs_err::read_to_string(&file).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            CommandError::usage(format!("no such file: {}", file.display())).hint("name another with --config FILE")
+        }
+        _ => CommandError::usage(format!("the configuration cannot be read: {error}")),
+    })?;
     Ok(match config::load(&text) {
         Ok(loaded) => Checked { file, text, config: Some(loaded.config), problems: loaded.warnings },
         Err(problems) => Checked { file, text, config: None, problems },

@@ -33,8 +33,19 @@ pub(crate) fn credentials(surroundings: &Surroundings, tenant: Option<&str>) -> 
         let (tenant, client_id) = application("AZURE_FEDERATED_TOKEN_FILE")?;
         return Ok(Credentials::WorkloadIdentity { tenant, client_id, token_file: file.into() });
     }
-    if variable("K0RDENT_MANAGED_IDENTITY").as_deref() == Some("1") {
-        return Ok(Credentials::ManagedIdentity { client_id });
+    match variable("K0RDENT_MANAGED_IDENTITY").as_deref() {
+        Some("1" | "true" | "yes") => return Ok(Credentials::ManagedIdentity { client_id }),
+        None | Some("0" | "false" | "no") => {}
+        Some(other) => {
+            let text = format!("K0RDENT_MANAGED_IDENTITY is {other:?}, which is neither 1 nor 0");
+            return Err(CommandError::usage(text));
+        }
+    }
+    if client_id.is_some() && variable("AZURE_TENANT_ID").is_some() {
+        let text = "AZURE_CLIENT_ID and AZURE_TENANT_ID are set; AZURE_CLIENT_SECRET is not";
+        let ways = "set AZURE_CLIENT_SECRET, or AZURE_FEDERATED_TOKEN_FILE for a workload identity; or unset AZURE_CLIENT_ID to \
+            use the login of the Azure CLI";
+        return Err(CommandError::new(Exit::Refused, text).hint(ways));
     }
     match surroundings.find_program("az") {
         Some(program) => Ok(Credentials::AzureCli { login: Arc::new(AzureCli { program, tenant }) }),
@@ -77,8 +88,10 @@ impl AzureCliLogin for AzureCli {
         if output.status.success() {
             return Ok(Secret::new(String::from_utf8_lossy(&output.stdout)));
         }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let line = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-        Err(line.trim().to_owned())
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    fn tenant(&self) -> Option<&str> {
+        self.tenant.as_deref()
     }
 }

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use deploy::session::SessionError;
 use engine::{Failure, FailureKind, JournalError};
-use time::macros::format_description;
 
 /// The most failures that an error repeats; `status` has them all.
 const FAILURES_SHOWN: usize = 10;
@@ -22,6 +21,8 @@ pub(crate) enum Exit {
     Held = 4,
     /// Something remains after a teardown.
     Leftovers = 5,
+    /// There is something to do or not as it was left, and somebody asked whether there is.
+    Differs = 6,
     /// Interrupted, safely.
     Interrupted = 130,
 }
@@ -35,6 +36,7 @@ impl Exit {
             Self::Refused => "refused",
             Self::Held => "held",
             Self::Leftovers => "leftovers",
+            Self::Differs => "differs",
             Self::Interrupted => "interrupted",
         }
     }
@@ -93,18 +95,15 @@ impl CommandError {
 impl From<JournalError> for CommandError {
     fn from(error: JournalError) -> Self {
         match &error {
-            JournalError::Held { holder } => {
-                let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
-                let since = holder.since.format(format).unwrap_or_default();
-                let who = format!("{}@{} (process {})", holder.user, holder.host, holder.pid);
-                Self::new(Exit::Held, format!("another run is active: `{}` by {who} since {since}", holder.command))
-                    .hint("watch it with: k0rdentctl events --follow")
+            JournalError::Held { .. } => {
+                Self::new(Exit::Held, error.to_string()).hint("watch it with: k0rdentctl events --follow")
             }
             JournalError::LostLease { .. } => Self::new(Exit::Held, error.to_string()),
             JournalError::Newer { .. } => Self::usage(error.to_string()),
-            JournalError::Damaged { .. } | JournalError::Database { .. } | JournalError::File(_) => {
-                Self::failed(error.to_string())
-            }
+            JournalError::Damaged { .. } | JournalError::Illegible { .. } => Self::failed(error.to_string())
+                .hint("restore the file from a backup")
+                .hint("or have Azure cleared without it: k0rdentctl reset --force --cluster-id ID"),
+            JournalError::Database { .. } | JournalError::File(_) => Self::failed(error.to_string()),
         }
     }
 }
@@ -122,12 +121,32 @@ impl From<SessionError> for CommandError {
             SessionError::File(error) => Self::file(&error),
             SessionError::BadFile { path, reason } => Self::bad_file(&path, reason),
             SessionError::Failed(found) => failures(&found),
-            SessionError::Interrupted => Self::new(Exit::Interrupted, "interrupted; the state is safe"),
+            SessionError::PlanChanged(more) => {
+                let names = more.iter().map(|change| format!("\n  {} {}", change.kind, change.name));
+                let message =
+                    "the world has changed since the plan was shown; nothing was touched. It would delete also:";
+                Self::new(Exit::Refused, names.fold(message.to_owned(), |text, name| text + &name))
+                    .hint("look at it again: k0rdentctl plan")
+            }
+            SessionError::Overtaken(overtaken) => {
+                let (theirs, cluster) = (overtaken.theirs, &overtaken.cluster);
+                let go_on = format!("go on in the directory whose events show run {theirs}, or copy that one here");
+                let delete =
+                    format!("if it is lost, delete the cluster: k0rdentctl reset --force --cluster-id {cluster}");
+                Self::new(Exit::Held, overtaken.to_string()).hint(go_on).hint(delete)
+            }
+            SessionError::Interrupted => Self::new(Exit::Interrupted, "interrupted; progress is saved"),
             SessionError::Leftovers(remains) => {
                 let error = Self::new(Exit::Leftovers, remains.to_string());
                 let remove = remains.left.iter().map(|left| format!("delete what is left: {}", left.remove));
                 Self { leftovers: serde_json::json!(remains.left), ..remove.fold(error, Self::hint) }
             }
+            SessionError::OtherWorld { ref home, .. } => Self::usage(error.to_string())
+                .hint("say --twin (or K0RDENTCTL_TWIN) as when it was deployed, or neither for Azure")
+                .hint(format!("if that twin is gone for good, so is its cluster: delete {}", home.display())),
+            SessionError::LostKeys { ref cluster, .. } => Self::failed(error.to_string())
+                .hint("restore it from a backup")
+                .hint(format!("or delete the cluster without it: k0rdentctl reset --force --cluster-id {cluster}")),
             SessionError::NoCluster(home) => {
                 Self::usage(format!("there is no cluster in {}", home.display())).hint("make one: k0rdentctl deploy")
             }

@@ -9,11 +9,13 @@ mod commands;
 mod configuration;
 mod credentials;
 mod error;
+mod keyring;
 mod printer;
 mod rehearse;
 mod settings;
 mod signals;
 mod views;
+mod way_out;
 mod world;
 
 fn main() -> std::process::ExitCode {

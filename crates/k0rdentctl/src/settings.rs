@@ -7,7 +7,12 @@
 //! | `K0RDENT_MANAGED_IDENTITY` | 1: the identity of the Azure machine that this runs on |
 //! | `AZURE_SUBSCRIPTION_ID` | the subscription, unless the configuration names one |
 //! | `AZURE_AUTHORITY_HOST` | where to log in, for other clouds than the public one |
+//! | `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY` | the proxy to Azure and the internet, and what is reached without it; in lower case too |
+//! | `SSL_CERT_FILE`, `SSL_CERT_DIR` | whom HTTPS to Azure and the internet trusts, instead of the public certificate authorities |
 //! | `K0RDENT_OPERATOR_ADDRESS` | the address from which SSH is allowed, instead of asking for it |
+//! | `SSH_AUTH_SOCK` | the ssh-agent, for keys that the configuration names and the agent holds |
+//! | `K0RDENT_SSH_PASSPHRASE` | the passphrase of the private keys that the configuration names |
+//! | `K0RDENTCTL_TWIN` | the directory of the twin to talk to, as --twin names it |
 //! | `NO_COLOR`, `COLUMNS`, `TERM` | as everywhere |
 
 use std::{
@@ -98,6 +103,11 @@ impl Surroundings {
 /// Columns and rows of the terminal, if there is one.
 fn terminal_size() -> Option<(usize, usize)> {
     terminal_size::terminal_size().map(|(width, height)| (usize::from(width.0), usize::from(height.0)))
+}
+
+/// How many columns the terminal has now.
+pub(crate) fn terminal_width() -> usize {
+    terminal_size().map_or(USUAL_WIDTH, |(width, _)| width)
 }
 
 /// How many rows the terminal has now.

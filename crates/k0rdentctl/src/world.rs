@@ -11,13 +11,14 @@ use async_trait::async_trait;
 use deploy::{
     azure::{Credentials, Endpoints},
     config::Config,
-    http::HttpClient,
-    seam::{Disk, Files, Network, Stream, Tcp, World},
+    http::{HttpClient, HttpError},
+    seam::{Disk, Files, Network, Roots, Stream, Tcp, World},
     secret::Secret,
     session::{Session, Settings},
     task::Phase,
 };
 use engine::journal::Durability;
+use ipnet::IpNet;
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use serde::Deserialize;
 
@@ -26,14 +27,20 @@ use crate::{
     configuration,
     credentials::credentials,
     error::{CommandError, Exit},
+    keyring::OperatorKeyring,
+    way_out::{proxy, roots},
 };
 
 /// The port of SSH.
 const SSH_PORT: u16 = 22;
+/// The name of the world that is no twin.
+const AZURE: &str = "Azure";
 /// Says from which address we come (Amazon documentation); asked only if SSH is to be opened for that address.
 const ADDRESS_SERVICE: &str = "https://checkip.amazonaws.com";
 /// How long it may take.
-const ADDRESS_PATIENCE: Duration = Duration::from_secs(5);
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a twin may take to accept a connection.
+const TWIN_PATIENCE: Duration = Duration::from_secs(3);
 /// Azure's clouds: where to log in, and the Resource Manager that belongs to it (Azure documentation).
 const CLOUDS: [(&str, &str); 3] = [
     ("login.microsoftonline.com", "https://management.azure.com"),
@@ -46,6 +53,8 @@ pub(crate) struct Reach {
     /// Connections, clock, chance.
     pub(crate) world: World,
     endpoints: Endpoints,
+    /// What is wrong with the way to Azure and the internet, as the surroundings describe it.
+    way_out: Result<(), CommandError>,
     /// The twin, if it is one.
     pub(crate) twin: Option<Served>,
 }
@@ -56,11 +65,27 @@ pub(crate) struct Served {
     arm: String,
     authority: String,
     ca_file: PathBuf,
+    /// Everything else on the internet that there is; twins of earlier versions have none.
+    internet: Option<String>,
     /// The port on which its machines answer SSH.
     #[serde(default = "usual_ssh_port")]
     pub(crate) ssh_port: u16,
     subscription_id: Option<String>,
     tenant_id: Option<String>,
+    /// World seconds per second.
+    #[serde(default = "usual_speed")]
+    speed: f64,
+    /// The process that serves it; twins of earlier versions do not say.
+    pid: Option<u32>,
+    /// What its latencies are drawn from, and when it began: together they tell one twin from another.
+    #[serde(default)]
+    seed: u64,
+    #[serde(default)]
+    started_at: String,
+}
+
+fn usual_speed() -> f64 {
+    1.0
 }
 
 fn usual_ssh_port() -> u16 {
@@ -73,6 +98,8 @@ pub(crate) enum Login<'a> {
     Needed(Option<&'a str>),
     /// Azure is not asked.
     NotNeeded,
+    /// Nobody is asked but the cluster's machines.
+    NobodyAsked,
 }
 
 impl<'a> Login<'a> {
@@ -110,18 +137,32 @@ impl Files for UserFiles {
 }
 
 /// The world that the options name.
-pub(crate) fn reach(context: &Context) -> Result<Reach, CommandError> {
+pub(crate) async fn reach(context: &Context) -> Result<Reach, CommandError> {
     let world = World::real().map_err(|error| CommandError::failed(format!("no randomness: {error}")))?;
     let files = UserFiles { home: context.surroundings.variable("HOME").map(PathBuf::from) };
-    let world = World { files: Arc::new(files), ..world };
+    let keyring = Arc::new(OperatorKeyring::of(&context.surroundings));
+    let world = World { files: Arc::new(files), keyring, ..world };
     let Some(directory) = &context.global.twin else {
-        return Ok(Reach { world, endpoints: azure(context)?, twin: None });
+        let trouble = |error: &CommandError| Err(error.clone());
+        let (proxy, roots) = (proxy(&context.surroundings), roots(&context.surroundings));
+        let way_out = proxy.as_ref().err().or(roots.as_ref().err()).map_or(Ok(()), trouble);
+        let world = World { proxy: proxy.unwrap_or_default(), roots: roots.unwrap_or_default(), ..world };
+        return Ok(Reach { world, endpoints: azure(context)?, way_out, twin: None });
     };
     let served = Served::read(directory)?;
     let endpoints = Endpoints { arm: address(&served.arm)?, authority: address(&served.authority)? };
-    let network = TwinNetwork { ssh_port: served.ssh_port };
-    let world = World { roots: served.certificates(directory)?, ..world.with_network(Arc::new(network)) };
-    Ok(Reach { world, endpoints, twin: Some(served) })
+    served.runs(directory, &endpoints.arm).await?;
+    let internet = served.internet.as_deref().map(address).transpose()?.and_then(|address| address.port_u16());
+    let network = TwinNetwork { ssh_port: served.ssh_port, internet };
+    let world =
+        World { roots: Roots::PublicAnd(served.certificates(directory)?), ..world.with_network(Arc::new(network)) };
+    Ok(Reach { world, endpoints, way_out: Ok(()), twin: Some(served) })
+}
+
+/// How many seconds of the world pass in one of ours: a twin may run faster.
+pub(crate) fn speed(context: &Context) -> f64 {
+    let twin = context.global.twin.as_ref().and_then(|directory| Served::read(directory).ok());
+    twin.map_or(1.0, |twin| twin.speed)
 }
 
 /// Azure's endpoints, of the cloud that `AZURE_AUTHORITY_HOST` belongs to.
@@ -158,23 +199,30 @@ impl Reach {
         if home.exists() && !home.is_dir() {
             return Err(CommandError::bad_file(home, "it is not a directory").hint("name another with --home DIR"));
         }
+        if !matches!(login, Login::NobodyAsked) {
+            self.way_out.clone()?;
+        }
         let credentials = match (login, &self.twin) {
             (_, Some(twin)) => twin.credentials(),
             (Login::Needed(tenant), None) => credentials(&context.surroundings, *tenant)?,
             // Nobody asks for it.
-            (Login::NotNeeded, None) => Credentials::ManagedIdentity { client_id: None },
+            (Login::NotNeeded | Login::NobodyAsked, None) => Credentials::ManagedIdentity { client_id: None },
         };
         Ok(Settings {
             home: home.clone(),
             world: self.world.clone(),
             endpoints: self.endpoints.clone(),
             credentials,
+            world_name: self.twin.as_ref().map_or_else(|| AZURE.to_owned(), Served::name),
             holder: context.surroundings.holder(command),
             owner: context.surroundings.owner(),
             own_address: None,
             durability: Durability::Disk,
-            force_regenerate: false,
+            force_regenerate: None,
             with_children: false,
+            abandon_children: false,
+            protect: configuration::at_hand(context).map(|config| config.protect),
+            repair: deploy::deployment::Repair::default(),
             until: Phase::K0rdent,
         })
     }
@@ -198,21 +246,86 @@ impl Reach {
 
     /// The range from which SSH is allowed if the configuration does not say: our own address.
     pub(crate) async fn own_address(&self, context: &Context, config: &Config) -> Result<Option<String>, CommandError> {
-        if !config.azure.ssh_allowed_from.is_empty() || !config.provider.makes_machines() {
+        let allowed = &config.azure.ssh_allowed_from;
+        if !config.provider.makes_machines() {
             return Ok(None);
         }
-        if self.twin.is_some() {
-            return Ok(Some("127.0.0.1/32".to_owned()));
+        if let Some(first) = allowed.first() {
+            self.is_inside(context, allowed).await.map_err(|own| {
+                let address = first.hosts().next().unwrap_or_else(|| first.addr());
+                let message =
+                    format!("on this twin you come from {own}, and azure.ssh_allowed_from does not let you in");
+                let action = format!("{{\"action\": \"move-client\", \"address\": \"{address}\"}}");
+                CommandError::usage(message).hint(format!("POST {action} to /actions of its admin address first"))
+            })?;
+            return Ok(None);
         }
-        let unknown = |why: String| {
-            CommandError::new(Exit::Refused, format!("the address from which SSH is to be allowed is not known: {why}"))
+        let unknown = |(why, advice): (String, Option<String>)| {
+            let message = format!("the address from which SSH is to be allowed is not known: {why}");
+            advice
+                .into_iter()
+                .fold(CommandError::new(Exit::Refused, message), CommandError::hint)
                 .hint("set azure.ssh_allowed_from in the configuration, or K0RDENT_OPERATOR_ADDRESS")
         };
-        let text = match context.surroundings.variable("K0RDENT_OPERATOR_ADDRESS") {
-            Some(address) => address.to_owned(),
-            None => ask_for_address(&self.world).await.map_err(unknown)?,
-        };
-        range(&text).map(Some).ok_or_else(|| unknown(format!("{text:?} is not an address")))
+        let text = self.said_address(context).await.map_err(unknown)?;
+        range(&text).map(Some).ok_or_else(|| unknown((format!("{text:?} is not an address"), None)))
+    }
+
+    /// Why no machine will answer: the configuration opens SSH to others than to whoever comes from here, as far as that
+    /// is known.
+    pub(crate) async fn locked_out(&self, context: &Context, config: &Config) -> Option<String> {
+        let allowed = &config.azure.ssh_allowed_from;
+        if allowed.is_empty() || !config.provider.makes_machines() {
+            return None;
+        }
+        let own: IpNet = self.where_we_are(context).await?.parse().ok()?;
+        let list: Vec<String> = allowed.iter().map(ToString::to_string).collect();
+        (!allowed.iter().any(|allowed| allowed.contains(&own))).then(|| {
+            format!(
+                "you come from {own}, and azure.ssh_allowed_from opens SSH to {} alone: from here, no machine will answer",
+                list.join(", ")
+            )
+        })
+    }
+
+    /// Whether these ranges let us in, if this is a twin: there nobody else is asked for it. Otherwise where we come from.
+    async fn is_inside(&self, context: &Context, allowed: &[IpNet]) -> Result<(), String> {
+        let own = if self.twin.is_some() { self.where_we_are(context).await } else { None };
+        match own.map(|own| own.parse::<IpNet>().map(|range| (own, range))) {
+            Some(Ok((own, range))) if !allowed.iter().any(|allowed| allowed.contains(&range)) => Err(own),
+            _ => Ok(()),
+        }
+    }
+
+    /// The range of our own address, if it can be found out.
+    pub(crate) async fn where_we_are(&self, context: &Context) -> Option<String> {
+        range(&self.said_address(context).await.ok()?)
+    }
+
+    async fn said_address(&self, context: &Context) -> Result<String, (String, Option<String>)> {
+        match (context.surroundings.variable("K0RDENT_OPERATOR_ADDRESS"), &self.twin) {
+            (Some(address), _) => Ok(address.to_owned()),
+            // Twins of earlier versions do not say it.
+            (None, Some(Served { internet: None, .. })) => Ok("127.0.0.1".to_owned()),
+            (None, _) => ask_for_address(&self.world).await,
+        }
+    }
+
+    /// The proxy through which a deployment of this configuration goes, if there is one.
+    pub(crate) fn proxy(&self, config: &Config) -> Option<String> {
+        let release = http::Uri::try_from(deploy::k0s::release_address(&config.software.k0s.version)).ok();
+        let azure = [&self.endpoints.arm, &self.endpoints.authority].into_iter();
+        let mut asked = azure.filter(|_| config.provider.makes_machines()).chain(&release);
+        asked.find_map(|address| self.world.proxy.used_for(address))
+    }
+
+    /// The proxy of which our own address is, as others see it: that of connections that do not go through it may be
+    /// another one.
+    pub(crate) fn address_proxy(&self, context: &Context, config: &Config) -> Option<String> {
+        let is_asked = config.provider.makes_machines()
+            && config.azure.ssh_allowed_from.is_empty()
+            && context.surroundings.variable("K0RDENT_OPERATOR_ADDRESS").is_none();
+        self.world.proxy.used_for(&http::Uri::from_static(ADDRESS_SERVICE)).filter(|_| is_asked)
     }
 }
 
@@ -225,16 +338,24 @@ fn range(text: &str) -> Option<String> {
     (length <= longest).then(|| format!("{address}/{length}"))
 }
 
-async fn ask_for_address(world: &World) -> Result<String, String> {
-    let request = http::Request::get(ADDRESS_SERVICE).body(bytes::Bytes::new()).map_err(|error| error.to_string())?;
-    let answer = HttpClient::new(world).send(request, ADDRESS_PATIENCE).await.map_err(|error| error.to_string())?;
+/// The answer; or why there is none, and what to do about it where somebody knows.
+async fn ask_for_address(world: &World) -> Result<String, (String, Option<String>)> {
+    let request = http::Request::get(ADDRESS_SERVICE).body(bytes::Bytes::new());
+    let request = request.map_err(|error| (error.to_string(), None))?;
+    let no_answer = |error: HttpError| (error.to_string(), error.advice());
+    let answer = HttpClient::new(world).send(request, ADDRESS_PATIENCE).await.map_err(no_answer)?;
     if !answer.status().is_success() {
-        return Err(format!("{ADDRESS_SERVICE} answers {}", answer.status()));
+        return Err((format!("{ADDRESS_SERVICE} answers {}", answer.status()), None));
     }
     Ok(String::from_utf8_lossy(answer.body()).trim().chars().take(64).collect())
 }
 
 impl Served {
+    /// Which twin it is: one that is served again is another one, and knows nothing.
+    fn name(&self) -> String {
+        format!("the twin with seed {} that began at {}", self.seed, self.started_at)
+    }
+
     fn read(directory: &Path) -> Result<Self, CommandError> {
         let file = directory.join("endpoints.json");
         let text = fs_err::read_to_string(&file).map_err(|error| {
@@ -242,6 +363,23 @@ impl Served {
                 .hint(format!("serve one with `k0rdentctl twin serve --data-dir {}`", directory.display()))
         })?;
         serde_json::from_str(&text).map_err(|error| CommandError::bad_file(&file, error))
+    }
+
+    /// Somebody listens where it is said to be: a twin dies with its process, and nobody waits for it to come back.
+    async fn runs(&self, directory: &Path, arm: &http::Uri) -> Result<(), CommandError> {
+        let (host, port) = (arm.host().unwrap_or_default(), arm.port_u16().unwrap_or(443));
+        match Tcp.connect_within(host, port, TWIN_PATIENCE).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                let process = self.pid.map_or_else(String::new, |pid| format!(" (its process {pid} is gone)"));
+                let directory = directory.display();
+                let message = format!("no twin runs in {directory} any more{process}");
+                Err(CommandError::usage(message)
+                    .hint(format!("serve another one: k0rdentctl twin serve --data-dir {directory}"))
+                    .hint("it begins empty: what was in the old one is gone with it"))
+            }
+            // Whatever else there is to say, who asks for more will hear.
+            _ => Ok(()),
+        }
     }
 
     /// Its certificate authority; a relative path is one of the process that serves it.
@@ -263,15 +401,21 @@ impl Served {
     }
 }
 
-/// TCP to a twin, whose machines answer SSH on a port of its choice.
+/// TCP to a twin, whose machines answer SSH on a port of its choice, and who is the internet as well.
 struct TwinNetwork {
     ssh_port: u16,
+    internet: Option<u16>,
 }
 
 #[async_trait]
 impl Network for TwinNetwork {
     async fn connect(&self, host: &str, port: u16) -> io::Result<Stream> {
-        Tcp.connect(host, if port == SSH_PORT { self.ssh_port } else { port }).await
+        match self.internet {
+            Some(internet) if port == 443 && host != "localhost" && host.parse::<std::net::IpAddr>().is_err() => {
+                Tcp.connect("127.0.0.1", internet).await
+            }
+            _ => Tcp.connect(host, if port == SSH_PORT { self.ssh_port } else { port }).await,
+        }
     }
 }
 

@@ -11,9 +11,10 @@ use std::{
 use async_trait::async_trait;
 use deploy::{
     azure::{Credentials, Endpoints},
-    config::{Architecture, Config, HostKey},
+    config::{Architecture, Config, HostKey, Image},
     keys::{ClusterKeys, openssh_private, openssh_public},
-    seam::{Disk, Files, Network, Severable, Stream, World},
+    proxy::Proxy,
+    seam::{Disk, Files, Network, NoKeyring, Roots, Severable, Stream, World},
     secret::Secret,
     session::Settings,
     task::Phase,
@@ -115,8 +116,13 @@ impl Stage {
     }
 
     fn set_files(&mut self, config: &Config, keys: BTreeMap<PathBuf, Secret>) {
+        // Whoever lets only some addresses in deploys from one of these.
+        if let Some(range) = config.azure.ssh_allowed_from.first() {
+            let allowed = range.hosts().next().unwrap_or_else(|| range.addr());
+            self.twin.with(|world| world.client_moved_to = Some(allowed));
+        }
         let k0s = &config.software.k0s;
-        let architecture = match config.azure.vm_image.architecture() {
+        let architecture = match Architecture::of_size(&config.vm_sizing.controller.size) {
             Architecture::Arm64 => "arm64",
             Architecture::X64 => "amd64",
         };
@@ -133,6 +139,7 @@ impl Stage {
     pub fn with_hosts_of(mut self, config: &Config) -> (Self, Config) {
         let (mut config, mut keys) = (config.clone(), BTreeMap::new());
         if config.provider.makes_machines() {
+            self.publish_image_of(&mut config);
             return (self.with_files_of(&config), config);
         }
         let drawn = ClusterKeys::new(ClusterId::from_random(|| 0), [self.seed.to_le_bytes()[0]; 32]);
@@ -151,6 +158,7 @@ impl Stage {
                 ssh_port: bastion.port,
                 user: bastion.user.clone(),
                 authorized_key: authorize(&bastion.key),
+                host_key: bastion.host_key.algorithm(),
             };
             // The first is reached from outside, the others from the one before.
             let address = if index == 0 { Ipv4Addr::new(203, 0, 113, number) } else { host.private_address };
@@ -168,6 +176,7 @@ impl Stage {
                 ssh_port: host.port,
                 user: host.user.clone(),
                 authorized_key: authorize(&host.key),
+                host_key: host.host_key.algorithm(),
             };
             host.address = if behind_bastion { private_address.to_string() } else { outside.to_string() };
             host.private_address = Some(private_address);
@@ -177,16 +186,30 @@ impl Stage {
         (self, config)
     }
 
+    /// An image of somebody's own exists in the world too, in the one subscription that it has.
+    fn publish_image_of(&self, config: &mut Config) {
+        let Image::Gallery { definition, version } = &mut config.azure.vm_image else { return };
+        let place = definition.splitn(4, '/').nth(3).unwrap_or_default();
+        *definition = format!("/subscriptions/{}/{place}", twin::azure::SUBSCRIPTION);
+        let architecture = Architecture::of_size(&config.vm_sizing.controller.size).name();
+        let version = version.as_deref().unwrap_or("1.0.0");
+        self.twin.with(|world| {
+            twin::azure::publish_image(world, definition, version, architecture, &config.azure.location);
+        });
+    }
+
     fn on(twin: Twin, seed: u64, chance: u64) -> Self {
         let ca = twin.with(|world| world.azure.ca_pem());
-        let roots = CertificateDer::from_pem_slice(ca.as_bytes()).into_iter().collect();
+        let roots = Roots::PublicAnd(CertificateDer::from_pem_slice(ca.as_bytes()).into_iter().collect());
         let network = Arc::new(Severable::new(Arc::new(TwinNetwork(twin.clone()))));
         let world = World {
             network: network.clone(),
             clock: Arc::new(TwinClock(twin.clone())),
             random: Arc::new(Mutex::new(ChaCha8Rng::seed_from_u64(chance))),
             roots,
+            proxy: Proxy::default(),
             files: Arc::new(Disk),
+            keyring: Arc::new(NoKeyring),
         };
         Self { twin, world, network, seed }
     }
@@ -198,6 +221,7 @@ impl Stage {
             world: self.world.clone(),
             endpoints: Endpoints::default(),
             credentials: credentials(),
+            world_name: "a rehearsal".to_owned(),
             holder: Holder {
                 user: "rehearsal".to_owned(),
                 host: "twin".to_owned(),
@@ -208,8 +232,11 @@ impl Stage {
             owner: "rehearsal".to_owned(),
             own_address: Some("203.0.113.7/32".to_owned()),
             durability: Durability::Process,
-            force_regenerate: false,
+            force_regenerate: None,
             with_children: false,
+            abandon_children: false,
+            protect: None,
+            repair: deploy::deployment::Repair::default(),
             until,
         }
     }

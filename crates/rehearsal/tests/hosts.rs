@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::{Arc, Mutex};
 
-use common::show;
+use common::{only_way, show};
 use deploy::{
     config::{self, Config},
     recipe::Manner,
@@ -12,7 +12,7 @@ use deploy::{
     task::Phase,
 };
 use engine::{
-    Event, Message, StepId, Stop,
+    StepId, Stop,
     runner::{FaultInjector, FaultPoint, Injection},
 };
 use rehearsal::Stage;
@@ -89,8 +89,31 @@ async fn hosts_become_a_cluster_and_then_what_they_were() {
 
     let again = hosts.deploy().await.expect("a second deployment");
     assert_eq!(again.steps_run, 0);
-    assert_eq!(hosts.session().check().await.expect("a look"), []);
+    assert_eq!(hosts.session().check().await.expect("a look").differences, []);
 
+    hosts.reset(Manner::Orderly).await.expect("a teardown");
+    assert_eq!(hosts.files(), hosts.before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hosts_behind_a_proxy_are_examined_used_and_given_back() {
+    let text = configuration(1, 1)
+        + "proxy: {http: 'http://proxy.example:3128', https: 'http://ada:hunter2@proxy.example:3128'}\n";
+    let mut hosts = Hosts::new(&text, 13);
+    // Somebody else's, beside ours.
+    let other = "/etc/systemd/system/k0sworker.service.d/limits.conf";
+    hosts.stage.twin.with(|world| twin::machine::write_file(world, "host-2", other, "[Service]\n"));
+    hosts.before = hosts.files();
+    let found = hosts.findings().await;
+    assert_eq!(found.len(), 6, "{found:?}");
+    let said = "https://quay.io/v2/ cannot be reached from there: curl: (5) Could not resolve proxy: proxy.example";
+    assert!(found[1].ends_with(said), "{found:?}");
+    hosts.stage.twin.with(|world| world.machines_proxy = Some(only_way("hunter2")));
+    assert_eq!(hosts.findings().await, [] as [String; 0]);
+    hosts.deploy().await.expect("a deployment");
+    let drop_in = "/etc/systemd/system/k0scontroller.service.d/k0rdentctl-proxy.env";
+    assert!(hosts.files()[0].iter().any(|file| file.contains(drop_in)), "{:?}", hosts.files()[0]);
+    assert_eq!(hosts.deploy().await.expect("nothing to do").steps_run, 0);
     hosts.reset(Manner::Orderly).await.expect("a teardown");
     assert_eq!(hosts.files(), hosts.before);
 }
@@ -228,19 +251,13 @@ const TROUBLES: [(FaultPoint, Injection); 5] = [
 ];
 
 impl Hosts {
-    /// Runs one command in which this trouble strikes at this step; a program that hangs is killed, with its connections.
-    async fn run_in_trouble(&mut self, is_reset: bool, step: &StepId, trouble: (FaultPoint, Injection)) {
-        let (killed, target, (point, what)) = (Arc::new(Notify::new()), step.clone(), trouble);
-        let notify = Arc::clone(&killed);
-        let faults: FaultInjector = Arc::new(move |reached, step| {
-            if reached != point || *step != target {
-                return Injection::None;
-            }
-            if what == Injection::Hang {
-                notify.notify_one();
-            }
-            what
-        });
+    /// Runs one command, and lets the world decide at each place; answers how it ended, or nothing if it was killed.
+    async fn run(
+        &self,
+        is_reset: bool,
+        faults: FaultInjector,
+        killed: &Notify,
+    ) -> Option<Result<Finished, SessionError>> {
         let (_go_on, stop) = watch::channel(Stop::No);
         let watching = Watching { stop, listener: &show, faults: Some(faults) };
         let (session, text) = (self.session(), config::render(&self.config));
@@ -253,32 +270,49 @@ impl Hosts {
         };
         tokio::select! {
             biased;
-            () = killed.notified() => {}
-            // Not every step has an effect, and some failures come after everything else.
-            _ = run => {}
+            () = killed.notified() => None,
+            ended = run => Some(ended),
+        }
+    }
+
+    /// Runs one command in which this trouble strikes; a program that hangs is killed, with its connections.
+    async fn run_in_trouble(&mut self, is_reset: bool, step: &StepId, trouble: (FaultPoint, Injection)) {
+        let (killed, target, (point, what)) = (Arc::new(Notify::new()), step.clone(), trouble);
+        let notify = Arc::clone(&killed);
+        let faults: FaultInjector = Arc::new(move |reached, step| {
+            if reached != point || *step != target {
+                return Injection::None;
+            }
+            if what == Injection::Hang {
+                notify.notify_one();
+            }
+            what
+        });
+        let ended = self.run(is_reset, faults, &killed).await;
+        match (what, ended) {
+            (Injection::Hang, None) => {}
+            (Injection::Fail, Some(Err(error))) => {
+                assert!(error.to_string().contains("injected failure"), "{step} {trouble:?}: {error}");
+            }
+            (_, ended) => panic!("{step} {trouble:?} never struck: {ended:?}"),
         }
         self.stage.network.sever();
         self.stage = self.stage.again(7);
     }
 
-    /// The steps of one command, in order.
-    async fn steps(&self, is_reset: bool) -> Vec<StepId> {
-        let steps = Mutex::new(Vec::new());
-        let listener = |message: &Message| {
-            if let Message::Recorded(record) = message
-                && let Event::Planned { steps: planned } = &record.event
-            {
-                steps.lock().expect("one thread").extend(planned.iter().map(|step| step.id.clone()));
+    /// The places that one command passes, in order.
+    async fn places(&self, is_reset: bool) -> Vec<(FaultPoint, StepId)> {
+        let passed = Arc::new(Mutex::new(Vec::new()));
+        let places = Arc::clone(&passed);
+        let faults: FaultInjector = Arc::new(move |point, step| {
+            let (mut places, place) = (places.lock().expect("one thread"), (point, step.clone()));
+            if !places.contains(&place) {
+                places.push(place);
             }
-        };
-        let (_go_on, stop) = watch::channel(Stop::No);
-        let watching = Watching { stop, listener: &listener, faults: None };
-        match is_reset {
-            true => self.session().reset(&Teardown::default(), watching).await,
-            false => self.session().deploy(&config::render(&self.config), &self.config, watching).await,
-        }
-        .expect("nothing in the way");
-        steps.into_inner().expect("one thread")
+            Injection::None
+        });
+        self.run(is_reset, faults, &Notify::new()).await.expect("nobody kills it").expect("nothing in the way");
+        passed.lock().expect("one thread").clone()
     }
 }
 
@@ -287,8 +321,12 @@ async fn every_step_in_trouble(is_reset: bool) {
     if is_reset {
         calm.deploy().await.expect("a deployment");
     }
-    let steps = calm.steps(is_reset).await;
-    for (step, trouble) in steps.iter().flat_map(|step| TROUBLES.map(|trouble| (step, trouble))) {
+    let places = calm.places(is_reset).await;
+    let steps = places.iter().filter(|(point, _)| *point == FaultPoint::Start).count();
+    let mut cells = 0;
+    for (point, step) in &places {
+        let Some(trouble) = TROUBLES.iter().copied().find(|(at, _)| at == point) else { continue };
+        cells += 1;
         let mut hosts = Hosts::new(&configuration(1, 1), 9);
         if is_reset {
             hosts.deploy().await.expect("a deployment");
@@ -305,7 +343,9 @@ async fn every_step_in_trouble(is_reset: bool) {
         }
         assert_eq!(hosts.files(), hosts.before, "{step} {trouble:?}");
     }
-    println!("{} steps x {} troubles", steps.len(), TROUBLES.len());
+    // Each step fails, is killed when it holds and when that is recorded, and around its effects if it has any.
+    assert!(cells >= 3 * steps, "{cells} cells of {steps} steps");
+    println!("{steps} steps, {cells} places of trouble");
 }
 
 #[tokio::test(start_paused = true)]

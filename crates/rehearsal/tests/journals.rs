@@ -79,10 +79,46 @@ async fn every_journal_can_be_resumed() {
             );
             environment.reset().await.unwrap_or_else(|error| panic!("{}: {error}", name.display()));
         }
-        // The world is another one: nothing of what the journal speaks of exists there.
-        environment.deploy().await.unwrap_or_else(|error| panic!("{}: {error}", name.display()));
+        // The world is another one: nothing of what the journal speaks of exists there, and a cluster is lost.
+        let text = configuration(1, 1);
+        let loaded = deploy::config::load(&text).expect("a good configuration");
+        let mut settings = environment.stage.settings(environment.home(), Phase::K0rdent);
+        settings.repair.start_anew = true;
+        let (_go_on, stop) = tokio::sync::watch::channel(engine::Stop::No);
+        let watching = deploy::session::Watching { stop, listener: &common::show, faults: None };
+        let deployed = deploy::session::Session::new(settings).deploy(&text, &loaded.config, watching).await;
+        deployed.unwrap_or_else(|error| panic!("{}: {error}", name.display()));
         environment.reset_to_nothing().await;
         resumed += 1;
     }
     assert_eq!(resumed, HALF_WAY.len() + 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_of_an_environment_that_was_overtaken_is_noticed_before_it_does_anything() {
+    let mut environment = Environment::new(&configuration(1, 1), 7);
+    environment.deploy_until(Phase::Machines).await.expect("machines");
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    copy(environment.home(), elsewhere.path());
+    environment.configure(&configuration(1, 2));
+    environment.deploy_until(Phase::Machines).await.expect("one more machine");
+    let copied = deploy::session::Session::new(environment.stage.again(2).settings(elsewhere.path(), Phase::K0rdent));
+    let text = configuration(1, 1);
+    let loaded = deploy::config::load(&text).expect("a good configuration");
+    let (_go_on, stop) = tokio::sync::watch::channel(engine::Stop::No);
+    let watching = deploy::session::Watching { stop, listener: &common::show, faults: None };
+    let changes = || environment.ledger(|entry| entry.kind == "change");
+    let before = changes();
+    let error = copied.deploy(&text, &loaded.config, watching).await.expect_err("a refusal");
+    let deploy::session::SessionError::Overtaken(error) = error else { panic!("{error}") };
+    assert_eq!((error.theirs, error.ours), (2, 1));
+    let told = error.to_string();
+    assert!(
+        told.starts_with("another copy of this environment has gone on: its run 2 has made k0s-worker-2"),
+        "{told}"
+    );
+    assert_eq!(changes(), before, "nothing was touched");
+    // The one that went on goes on.
+    environment.deploy_until(Phase::Machines).await.expect("nothing new");
+    environment.reset_to_nothing().await;
 }

@@ -12,7 +12,7 @@ use deploy::{
     task::Phase,
     topology::ClusterId,
 };
-use engine::{FailureKind, Stop};
+use engine::{Event, FailureKind, Journal, Stop};
 use serde_json::{Value, json};
 use twin::{Action, Fault, FaultKind, azure::SUBSCRIPTION};
 
@@ -105,13 +105,19 @@ async fn fast_from_every_station() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fast_asks_the_cluster_nothing() {
+async fn fast_asks_the_cluster_for_its_children_and_nothing_else() {
     let environment = Environment::new(&configuration(1, 1), 7);
     environment.deploy().await.expect("a deployment");
     let before = environment.ledger(|entry| entry.actor != "arm" && entry.actor != "login" && entry.kind == "request");
     environment.reset_as(&manner(Manner::Fast)).await.expect("a teardown");
     let after = environment.ledger(|entry| entry.actor != "arm" && entry.actor != "login" && entry.kind == "request");
-    assert_eq!(before, after);
+    let asked = environment.stage.twin.with(|world| {
+        let others = world.ledger.entries.iter();
+        let others = others.filter(|entry| entry.actor != "arm" && entry.actor != "login" && entry.kind == "request");
+        others.skip(before).map(|entry| format!("{} {}", entry.verb, entry.object)).collect::<Vec<_>>()
+    });
+    assert_eq!(asked.iter().filter(|asked| asked.contains("clusterdeployments")).count(), 1, "{asked:?}");
+    assert!(after - before <= 3, "a way in, and one question: {asked:?}");
     environment.nothing_is_left();
 }
 
@@ -174,8 +180,9 @@ async fn from_another_host() {
     let watching = deploy::session::Watching { stop, listener: &|_| {}, faults: None };
     session.reset(&forced(&cluster), watching).await.expect("a teardown");
     assert_eq!(environment.ids(), BTreeSet::new());
-    let left: Vec<_> = fs_err::read_dir(elsewhere.path()).expect("a directory").flatten().collect();
-    assert_eq!(left.iter().map(fs_err::DirEntry::file_name).collect::<Vec<_>>(), ["old_deployments"]);
+    let left = fs_err::read_dir(elsewhere.path()).expect("a directory").flatten().map(|entry| entry.file_name());
+    let left: BTreeSet<_> = left.collect();
+    assert_eq!(left.iter().collect::<Vec<_>>(), [".gitignore", "README", "old_deployments"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,6 +211,27 @@ async fn a_damaged_journal_is_moved_into_the_archive() {
     assert!(damaged.join("journal.sqlite").exists() && damaged.join("k0rdent.yaml").exists());
 }
 
+/// Addresses would be dealt anew, and hosts that are claimed forgotten.
+#[tokio::test(start_paused = true)]
+async fn a_record_that_cannot_be_read_is_never_taken_for_nothing() {
+    for key in ["positions", "hosts", "children"] {
+        let environment = Environment::new(&configuration(1, 1), 7);
+        environment.deploy_until(Phase::Machines).await.expect("a part of a deployment");
+        let settings = environment.stage.settings(environment.home(), Phase::K0rdent);
+        let journal = Journal::open_to_write(environment.home(), &settings.holder, settings.durability);
+        let record = Event::Settled { key: key.to_owned(), value: json!({"of": "another version"}) };
+        journal.expect("the journal").append(settings.world.clock.utc(), record).expect("a record");
+        let (before, line) = (environment.ids(), environment.lines());
+        for refused in [environment.deploy().await, environment.reset().await] {
+            let Err(SessionError::Journal(error)) = refused else { panic!("{key}: not refused") };
+            assert!(error.to_string().starts_with(&format!("the journal's record `{key}` cannot be read")), "{error}");
+        }
+        assert_eq!((environment.ids(), environment.changes_since(line)), (before, 0));
+        environment.reset_as(&manner(Manner::Force)).await.expect("a teardown: the keys name the cluster");
+        environment.nothing_is_left();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stranger_is_named_and_nothing_is_touched() {
     for how in [Manner::Fast, Manner::FastNoWait, Manner::Orderly] {
@@ -228,16 +256,89 @@ async fn force_leaves_the_stranger() {
     let cluster = environment.cluster();
     let disk = stranger(&environment, &cluster);
     engine::pause(Duration::from_secs(60)).await;
-    let Err(SessionError::Leftovers(remains)) = environment.reset_as(&manner(Manner::Force)).await else {
-        panic!("nothing is left")
-    };
     let own = format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/{}", group(&cluster));
     let disk = format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/{disk}");
-    assert_eq!(environment.ids(), BTreeSet::from([own.clone(), disk.clone()]));
-    assert_eq!(remains.left.iter().map(|left| left.id.as_str()).collect::<Vec<_>>(), [own]);
+    // As often as it is asked, and with or without records.
+    for how in [manner(Manner::Force), forced(&cluster)] {
+        let began = environment.stage.twin.now();
+        let finished = environment.reset_as(&how).await.expect("all that is ours is gone");
+        assert_eq!(environment.ids(), BTreeSet::from([own.clone(), disk.clone()]));
+        let [kept] = &finished.kept[..] else { panic!("{finished:?}") };
+        assert_eq!((kept.id.as_str(), &kept.held_by[..]), (own.as_str(), &[disk.clone()][..]));
+        assert!(how.cluster.is_none() || environment.stage.twin.now() - began < Duration::from_secs(30), "no waiting");
+        let archive = finished.archive.expect("its records are put away");
+        let report = fs_err::read_to_string(archive.join("report.json")).expect("a report");
+        assert!(report.contains(&disk), "{report}");
+        // Nothing here knows the cluster any more, and everybody says the same of it.
+        let session = environment.session(Phase::K0rdent);
+        assert_eq!(deploy::session::status_of(environment.home()).expect("a status").cluster_id, None);
+        assert!(session.teardown_plan(&Teardown::default()).await.expect("a look").is_none());
+        let (_, left) = session.leftovers(Some(&cluster), None).await.expect("a look");
+        assert_eq!(left, finished.kept);
+        let (_, all) = session.leftovers(None, None).await.expect("a look");
+        assert_eq!(all, finished.kept);
+        let again = session.teardown_plan(&forced(&cluster)).await.expect("a look").expect("a plan");
+        assert_eq!((&again.found, &again.strangers[..]), (&finished.kept, &[disk.clone()][..]));
+    }
     environment.act(&Action::Delete { path: disk });
     engine::pause(Duration::from_secs(60)).await;
+    let finished = environment.reset_as(&forced(&cluster)).await.expect("a teardown");
+    assert_eq!(finished.kept, []);
+    environment.nothing_is_left();
+}
+
+/// Machines with more cores than there are under [`FaultKind::Quota`].
+fn too_large(workers: u16) -> String {
+    configuration(1, workers) + "vm_sizing: {controller: {size: Standard_D2s_v5}, worker: {size: Standard_D8s_v5}}\n"
+}
+
+impl Environment {
+    /// A deployment whose quota somebody else uses up when it asks for that machine.
+    async fn deploy_without_room_for(&self, text: &str, machine: &str) -> String {
+        let used_up = |message: &engine::Message| {
+            common::show(message);
+            if let engine::Message::Recorded(record) = message
+                && matches!(&record.event, Event::Intended { what, .. } if what.starts_with(&format!("create virtual machine {machine}")))
+            {
+                self.set_faults(&[fault(FaultKind::Quota, "")]);
+            }
+        };
+        let loaded = deploy::config::load(text).expect("a good configuration");
+        let (_go_on, stop) = tokio::sync::watch::channel(Stop::No);
+        let watching = deploy::session::Watching { stop, listener: &used_up, faults: None };
+        let failed = self.session(Phase::Machines).deploy(text, &loaded.config, watching).await;
+        self.set_faults(&[]);
+        failed.expect_err("there is no room").to_string()
+    }
+}
+
+/// Azure keeps the interface of a machine that could not be made for three minutes, whoever wants it gone.
+#[tokio::test(start_paused = true)]
+async fn an_interface_that_azure_keeps_goes_once_it_is_let_go() {
+    let mut environment = Environment::new(&too_large(1), 7);
+    environment.deploy().await.expect("a deployment");
+    let why = environment.deploy_without_room_for(&too_large(2), "k0s-worker-2").await;
+    assert!(why.contains("quota"), "{why}");
+    environment.configure(&too_large(1));
+    environment.deploy().await.expect("what is not wanted any more goes");
+    assert!(environment.ids().iter().all(|id| !id.contains("k0s-worker-2")), "{:?}", environment.ids());
     environment.reset_to_nothing().await;
+}
+
+/// The same, where everything goes one by one.
+#[tokio::test(start_paused = true)]
+async fn force_waits_for_an_interface_that_azure_keeps() {
+    let text = too_large(1).replace("D2s", "D16s").replace("D8s", "D16s");
+    let environment = Environment::new(&text, 7);
+    environment.deploy_until(Phase::Infrastructure).await.expect("a part of a deployment");
+    let cluster = environment.cluster();
+    let disk = stranger(&environment, &cluster);
+    engine::pause(Duration::from_secs(60)).await;
+    environment.deploy_without_room_for(&text, "k0s-").await;
+    let finished = environment.reset_as(&manner(Manner::Force)).await.expect("all that is ours is gone");
+    assert_eq!(finished.kept.len(), 1, "{finished:?}");
+    let ids = environment.ids();
+    assert!(ids.len() == 2 && ids.iter().any(|id| id.ends_with(&disk)), "{ids:?}");
 }
 
 #[tokio::test(start_paused = true)]

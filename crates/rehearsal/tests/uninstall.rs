@@ -11,7 +11,8 @@ use std::sync::{
 use common::{Environment, configuration};
 use deploy::{
     kubernetes::{CLUSTER_DEPLOYMENT, Kind},
-    recipe::Part,
+    leftovers::Leftover,
+    recipe::{Manner, Part},
     session::{Finished, Session, SessionError, Teardown, Watching},
     task::Phase,
 };
@@ -70,6 +71,9 @@ async fn back_by_one_state_and_forward_again() {
         assert!(finished.status.nodes.iter().all(|node| node.state == "ready"), "{:?}", finished.status.nodes);
     }
     assert!(!environment.home().join("kubeconfig").exists());
+    let (state, _) = environment.session(Phase::K0rdent).recorded().expect("a journal").expect("records");
+    let kubeconfigs: Vec<_> = state.artifacts.keys().filter(|file| file.starts_with("kubeconfig/")).collect();
+    assert_eq!(kubeconfigs, [] as [&String; 0], "what is gone is not on the list of what was made");
     assert_eq!(environment.check().await, []);
     assert_eq!(environment.deploy().await.expect("k0s and k0rdent again").status.phase, "k0rdent_deployed");
     assert_eq!(environment.deploy().await.expect("nothing to do").steps_run, 0);
@@ -331,7 +335,7 @@ async fn a_reset_archives_what_happened_and_removes_what_is_old() {
     };
     let files = ["deployment-events.yaml", "deployment-state.yaml", "k0rdent.yaml", "report.json"];
     assert_eq!(names(&archive), files);
-    assert_eq!(names(environment.home()), ["old_deployments"]);
+    assert_eq!(names(environment.home()), [".gitignore", "README", "old_deployments"]);
     for file in files {
         let content = fs_err::read_to_string(archive.join(file)).expect("a file");
         assert!(!content.contains("PRIVATE KEY") && !content.contains("PrivateKey"), "{file}");
@@ -351,4 +355,74 @@ async fn a_reset_archives_what_happened_and_removes_what_is_old() {
     let counted: u64 = ["reads", "writes", "deletes"].iter().filter_map(|kind| report.requests[kind].as_u64()).sum();
     assert_eq!(counted, seen as u64, "{:?}", report.requests);
     environment.deploy().await.expect("a new deployment");
+}
+
+/// A session that leaves child clusters behind.
+fn abandoning(environment: &Environment) -> Session {
+    let mut settings = environment.stage.settings(environment.home(), Phase::K0rdent);
+    settings.abandon_children = true;
+    Session::new(settings)
+}
+
+const MANNERS: [Manner; 4] = [Manner::Orderly, Manner::Fast, Manner::FastNoWait, Manner::Force];
+
+/// The whole is taken down in that manner; nobody waits for Azure if the manner does not.
+async fn teardown(session: &Session, manner: Manner) -> Result<Finished, SessionError> {
+    let (_go_on, stop) = watch::channel(Stop::No);
+    let watching = Watching { stop, listener: &common::show, faults: None };
+    session.reset(&Teardown { manner, ..Teardown::default() }, watching).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_manner_of_teardown_abandons_a_child_cluster_unasked() {
+    for manner in MANNERS {
+        let environment = Environment::new(&configuration(1, 1), 7);
+        environment.deploy().await.expect("a deployment");
+        make_child(&environment, "child-a").await;
+        let session = environment.session(Phase::K0rdent);
+        let plan = session.teardown_plan(&Teardown { manner, ..Teardown::default() }).await;
+        let children = plan.expect("a plan").expect("a cluster").children;
+        assert_eq!((children.names, children.unknown), (vec!["child-a".to_owned()], None));
+        assert!(children.cost.usd_per_hour > 0.0 && children.found.len() > 4, "{:?}", children.found);
+        let refused = failures(teardown(&session, manner).await);
+        assert!(refused.contains("1 child cluster exists: kcm-system/child-a"), "{manner:?}: {refused}");
+        assert_eq!((machines(&environment, "child-a"), phase(&environment)), (2, "k0rdent_deployed"), "{manner:?}");
+        teardown(&with_children(&environment), manner).await.unwrap_or_else(|error| panic!("{manner:?}: {error}"));
+        if manner == Manner::FastNoWait {
+            environment.reset().await.expect("the end of it");
+        }
+        assert_eq!(environment.stage.twin.with(|world| twin::azure::resources(world)), [] as [Value; 0], "{manner:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_behind_of_a_child_cluster_is_named_and_found_later() {
+    for manner in [Manner::Orderly, Manner::Fast, Manner::Force] {
+        let environment = Environment::new(&configuration(1, 1), 7);
+        environment.deploy().await.expect("a deployment");
+        make_child(&environment, "child-a").await;
+        let finished = teardown(&abandoning(&environment), manner).await.expect("a teardown");
+        let machine = |left: &&Leftover| left.id.contains("/virtualMachines/") && left.cluster_id == "child-a";
+        assert_eq!(finished.children.iter().filter(machine).count(), 2, "{manner:?}: {:?}", finished.children);
+        assert_eq!(machines(&environment, "child-a"), 2, "what is a child's is not deleted");
+        let (_, left) = environment.session(Phase::K0rdent).leftovers(None, None).await.expect("a look");
+        assert_eq!(left.iter().filter(machine).count(), 2, "{manner:?}: {left:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn children_are_not_abandoned_because_nobody_can_be_asked() {
+    let environment = Environment::new(&configuration(1, 1), 7);
+    environment.deploy().await.expect("a deployment");
+    make_child(&environment, "child-a").await;
+    environment.set_faults(&[Fault { name: FaultKind::ApiServerHang, target: None, times: None }]);
+    for manner in [Manner::Orderly, Manner::Fast] {
+        let refused = failures(teardown(&environment.session(Phase::K0rdent), manner).await);
+        assert!(refused.contains("nobody can say whether there are child clusters"), "{manner:?}: {refused}");
+        assert!(refused.contains("--abandon-children"), "{manner:?}: {refused}");
+    }
+    // Force needs no answer; what has the tags of children is named all the same.
+    let finished = teardown(&environment.session(Phase::K0rdent), Manner::Force).await.expect("a teardown");
+    assert!(finished.children.iter().any(|left| left.id.contains("/virtualMachines/")), "{finished:?}");
+    assert_eq!(machines(&environment, "child-a"), 2);
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Arc, OnceLock,
+        OnceLock,
         atomic::{AtomicU8, Ordering},
     },
     time::Duration,
@@ -64,8 +64,9 @@ impl Paper {
             host: address.to_string(),
             port: 22,
             user: self.config.ssh.username.clone(),
-            user_key: Arc::new(self.keys.ssh_user()),
+            identity: self.keys.ssh_user().into(),
             host_key: self.keys.ssh_host(&node.name).public_key().clone(),
+            patience: self.config.timeouts.ssh(),
         }
     }
 }
@@ -221,6 +222,13 @@ pub fn k0s_binary(stand_in: &str) -> PathBuf {
 /// The program under test, as a process: the one that `cargo xtask real-hosts` has built.
 pub fn k0rdentctl() -> Command {
     program(file_in("K0RDENTCTL").expect("these tests are run by `cargo xtask real-hosts`"))
+}
+
+/// What `ip` says about this computer, or does to it: in the world of `run.sh`, that is nobody else's.
+pub fn ip(arguments: &[&str]) -> String {
+    let output = program("ip").args(arguments).output().expect("iproute2");
+    assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// The release that a k0s binary is, for `software.k0s.version`.

@@ -11,8 +11,8 @@ pub mod scene;
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
-use deploy::recipe::Manner;
-use engine::{Event, StepId, pause, runner::FaultPoint};
+use deploy::{recipe::Manner, session::SessionError};
+use engine::{Event, FailureKind, StepId, pause, runner::FaultPoint};
 
 use lossy::{Client, Loss, Lossy};
 use scene::{Blow, End, Place, Recipe, SEED, Scene, describe, is_too_late};
@@ -188,7 +188,14 @@ impl Matrix {
         finished(scene.run(Recipe::Deploy, &Blow::None).await?)?;
         scene.delete_group(&course.cluster).await?;
         pause(Duration::from_secs(900 * number)).await;
+        // The cluster is lost with its machines, and another one is founded only if somebody says so.
+        match scene.run(Recipe::Deploy, &Blow::None).await? {
+            End::Failed(SessionError::Failed(failures)) if failures[0].kind == FailureKind::Refused => {}
+            other => return Err(format!("a lost cluster is replaced unasked: {}", describe(&other))),
+        }
+        scene.start_anew = true;
         let end = scene.run(Recipe::Deploy, &Blow::None).await?;
+        scene.start_anew = false;
         scene.check_deployed(&end).await?;
         reset(&mut scene).await?;
         Ok(false)
@@ -223,6 +230,10 @@ impl Matrix {
         let end = scene.run(Recipe::Deploy, &Blow::None).await?;
         let (deploy, deploy_messages) = (scene.passed(), scene.messages());
         let cluster = scene.cluster().unwrap_or_default();
+        let struck = scene.twin().with(|world| world.faults.struck());
+        if let Some(idle) = self.faults.iter().find(|fault| !struck.contains(&fault.name)) {
+            return Err(format!("{idle:?} never strikes"));
+        }
         let End::Finished(finished) = end else { return Err(describe(&end)) };
         let machines = finished.status.nodes.iter();
         let machines = machines.map(|node| (node.name.clone(), node.public_ip.clone().unwrap_or_default())).collect();
@@ -374,7 +385,7 @@ async fn reset(scene: &mut Scene) -> Result<(), String> {
     let end = scene.run(Recipe::Reset, &Blow::None).await?;
     match end {
         End::Finished(_) => Ok(()),
-        End::Failed(deploy::session::SessionError::NoCluster(_)) if !is_there => Ok(()),
+        End::Failed(SessionError::NoCluster(_)) if !is_there => Ok(()),
         other => Err(format!("the teardown: {}", describe(&other))),
     }
 }

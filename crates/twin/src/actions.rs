@@ -1,5 +1,7 @@
 //! What others do to the world behind a client's back: a colleague in the portal, Azure itself, somebody on a machine.
 
+use std::net::IpAddr;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -24,6 +26,19 @@ pub enum Action {
         /// Its name.
         machine: String,
     },
+    /// Azure calls a machine failed that goes on running: an extension, an update or a deletion has failed (Azure
+    /// documentation: provisioning states of virtual machines).
+    FailMachine {
+        /// Its name.
+        machine: String,
+    },
+    /// Somebody removes a file or a directory on a machine.
+    RemoveFile {
+        /// The machine's name.
+        machine: String,
+        /// Its path.
+        path: String,
+    },
     /// Azure takes a Spot machine back.
     EvictMachine {
         /// Its name.
@@ -40,6 +55,11 @@ pub enum Action {
         machine: String,
         /// The unit's name.
         unit: String,
+    },
+    /// Whoever looks at this world from outside goes on from another network: all of them, because there is usually one.
+    MoveClient {
+        /// The address from which they come now.
+        address: IpAddr,
     },
     /// Somebody creates or changes something in Azure: a thing of their own in our group, a lock, a tag.
     Put {
@@ -72,6 +92,16 @@ impl Action {
                 let path = vm(world, machine)? + "/deallocate";
                 azure::act(world, http::Method::POST, &path, None)
             }
+            Self::FailMachine { machine } => {
+                let path = vm(world, machine)?;
+                azure::call_failed(world, &path);
+                200
+            }
+            Self::RemoveFile { machine, path } => {
+                let vm = vm(world, machine)?;
+                machine::remove_file(world, &vm, path);
+                200
+            }
             Self::EvictMachine { machine } => {
                 let path = vm(world, machine)? + "/simulateEviction";
                 azure::act(world, http::Method::POST, &path, None)
@@ -83,6 +113,10 @@ impl Action {
             Self::StopUnit { machine, unit } => {
                 let path = vm(world, machine)?;
                 machine::stop_unit(world, &path, unit);
+                200
+            }
+            Self::MoveClient { address } => {
+                world.client_moved_to = Some(*address);
                 200
             }
             Self::Delete { path } => azure::act(world, http::Method::DELETE, path, None),

@@ -1,5 +1,7 @@
 //! What goes wrong, by name.
 
+use std::{cell::RefCell, collections::BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
 /// A way for the world to be difficult.
@@ -26,18 +28,34 @@ pub enum FaultKind {
     BootFailure,
     /// cloud-init ends with a module error (cloud-init documentation).
     CloudInitError,
+    /// Somebody else has apt's lock: cloud-init waits 30 s for it and gives its packages up, and apt-get says so (cloud-init
+    /// source, `APT_LOCK_WAIT_TIMEOUT`; apt's own words). Target: the machine.
+    AptLock,
     /// WireGuard's unit fails (observed with wg-quick under systemd).
     WireguardDown,
+    /// A machine downloads something that is not what was released, and that runs (guess: a mirror or proxy that was broken into). Target: the machine.
+    TamperedDownload,
     /// The SSH port refuses connections (observed while sshd starts).
     SshRefused,
     /// The SSH port accepts and never answers (guess: a host that is out of memory).
     SshHang,
+    /// What is sent to the machine's SSH port arrives half a second later (guess: a satellite, or a link that is full). Not
+    /// used up.
+    SlowLink,
     /// k0s starts, but never becomes ready, its API server or its node (guess).
     K0sNotReady,
     /// The API server accepts requests and never answers them (guess: etcd without a quorum). Target: a path; discovery is `/apis`.
     ApiServerHang,
-    /// One component of the Management object reports an error (kcm source, `status.components`). Target: the component.
+    /// A controller that joins begins a cluster of its own instead, and its API server is ready (guess, after reports in k0s
+    /// issues about what a reset has left). Target: the machine.
+    IsolatedController,
+    /// One component of the Management object reports that its HelmRelease has failed for good, as long as the fault is in
+    /// force (kcm source, `status.components`; Flux documentation). Target: the component.
     ComponentFailure,
+    /// A webhook is late, so that the install of a component fails, three more tries with it, and Flux gives it up for good
+    /// unless it is asked to begin again (kcm issue 1094; Flux documentation). Once is until Flux has given it up. Target:
+    /// the component.
+    LateWebhook,
     /// The Management object never becomes Ready (guess).
     ManagementNotReady,
     /// The Management object reports another release than the wanted one (guess).
@@ -74,12 +92,15 @@ impl Fault {
 pub struct Faults {
     /// In the order in which they were asked for.
     pub active: Vec<Fault>,
+    /// Those that have made a difference so far.
+    struck: RefCell<BTreeSet<FaultKind>>,
 }
 
 impl Faults {
     /// Whether the fault strikes `thing` now; uses up one of its times.
     pub fn strikes(&mut self, name: FaultKind, thing: &str) -> bool {
         let Some(fault) = self.active.iter_mut().find(|fault| fault.hits(name, thing)) else { return false };
+        self.struck.borrow_mut().insert(name);
         if let Some(times) = &mut fault.times {
             *times -= 1;
         }
@@ -88,6 +109,15 @@ impl Faults {
 
     /// Whether the fault is in force for `thing`; uses nothing up.
     pub fn holds(&self, name: FaultKind, thing: &str) -> bool {
-        self.active.iter().any(|fault| fault.hits(name, thing))
+        let holds = self.active.iter().any(|fault| fault.hits(name, thing));
+        if holds {
+            self.struck.borrow_mut().insert(name);
+        }
+        holds
+    }
+
+    /// The kinds that have made a difference so far: what never strikes proves nothing.
+    pub fn struck(&self) -> BTreeSet<FaultKind> {
+        self.struck.borrow().clone()
     }
 }

@@ -10,7 +10,7 @@
 //! - [`ledger`]: what was asked and what changed, in order
 //! - [`faults`]: what goes wrong, on demand; [`actions`]: what others do behind a client's back
 //! - [`azure`], [`machine`], [`kube`]: the three kinds of inhabitants
-//! - [`net`], [`tls`], [`http`]: how clients reach them
+//! - [`net`], [`tls`], [`http`]: how clients reach them; [`proxy`]: who may stand between
 //! - [`critical_path`]: how fast the fastest possible client would have been
 //! - [`serve`]: the same world over TCP, for other programs
 
@@ -19,11 +19,13 @@ pub mod azure;
 pub mod critical_path;
 pub mod faults;
 pub mod http;
+pub mod internet;
 pub mod kube;
 pub mod latency;
 pub mod ledger;
 pub mod machine;
 pub mod net;
+pub mod proxy;
 pub mod serve;
 pub mod tls;
 pub mod world;

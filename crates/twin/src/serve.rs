@@ -2,7 +2,7 @@
 //! in a 127.N.0.0/16 of this twin, and an administrator's port to look at the world and to make it difficult.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -13,7 +13,10 @@ use hyper::Response;
 use serde::Serialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    task::JoinHandle,
+};
 
 use crate::{
     Action, Fault, Options, Twin,
@@ -52,6 +55,8 @@ pub struct Endpoints {
     pub arm: String,
     /// The URL of the login endpoint.
     pub authority: String,
+    /// The URL of everything else on the internet that there is.
+    pub internet: String,
     /// The URL of the administrator's port, without TLS.
     pub admin: String,
     /// The certificate that clients of `arm` and `authority` must trust.
@@ -64,6 +69,13 @@ pub struct Endpoints {
     pub subscription_id: String,
     /// Its tenant.
     pub tenant_id: String,
+    /// World seconds per second.
+    pub speed: f64,
+    /// What its latencies are drawn from.
+    pub seed: u64,
+    /// When it began: a world that is served again begins anew.
+    #[serde(with = "time::serde::rfc3339")]
+    pub started_at: OffsetDateTime,
 }
 
 /// Serves a new world until the future is dropped; `ready` is called once clients can come.
@@ -74,17 +86,22 @@ pub async fn serve(options: ServeOptions, ready: impl FnOnce(&Endpoints)) -> io:
     let (network, _reservation) = reserve_network(arm.local_addr()?.port(), ssh_port).await?;
     let twin = Twin::new(Options { seed, speed, epoch, loopback: Some(network), ..Options::default() });
     let authority = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let internet = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let admin = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let endpoints = Endpoints {
         format_version: 1,
         arm: format!("https://{}", arm.local_addr()?),
         authority: format!("https://{}", authority.local_addr()?),
+        internet: format!("https://{}", internet.local_addr()?),
         admin: format!("http://{}", admin.local_addr()?),
         ca_file: data_dir.join("ca.pem"),
         ssh_port,
         pid: std::process::id(),
         subscription_id: azure::SUBSCRIPTION.into(),
         tenant_id: azure::TENANT.into(),
+        speed,
+        seed,
+        started_at: epoch,
     };
     let ca_pem = twin.with(|world| {
         world.azure.login_url = endpoints.authority.clone();
@@ -94,13 +111,17 @@ pub async fn serve(options: ServeOptions, ready: impl FnOnce(&Endpoints)) -> io:
     write(&endpoints.ca_file, ca_pem.as_bytes())?;
     write(&data_dir.join("endpoints.json"), &serde_json::to_vec_pretty(&endpoints)?)?;
     ready(&endpoints);
-    let (of_arm, of_authority, of_admin) = (twin.clone(), twin.clone(), twin.clone());
+    let (of_arm, of_authority, of_internet, of_admin) = (twin.clone(), twin.clone(), twin.clone(), twin.clone());
     tokio::join!(
         biased;
         twin.clone().drive(),
-        accept(arm, move |stream| net::serve_azure(of_arm.clone(), Service::ResourceManager, stream)),
-        accept(authority, move |stream| net::serve_azure(of_authority.clone(), Service::Login, stream)),
-        accept(admin, move |stream| {
+        accept(arm, move |stream, _| net::serve_azure(of_arm.clone(), Service::ResourceManager, stream)),
+        accept(authority, move |stream, _| net::serve_azure(of_authority.clone(), Service::Login, stream)),
+        accept(internet, move |stream, peer| {
+            let from = of_internet.client(Some(peer));
+            crate::internet::serve(of_internet.clone(), from, stream)
+        }),
+        accept(admin, move |stream, _| {
             let twin = of_admin.clone();
             http::serve(stream, move |request| administrate(twin.clone(), request))
         }),
@@ -118,17 +139,17 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
 
 /// Gives each connection a task of its own, until the future is dropped.
 #[expect(clippy::disallowed_methods, reason = "sockets live in real time")]
-async fn accept<Serving>(listener: TcpListener, serve: impl Fn(tokio::net::TcpStream) -> Serving)
+async fn accept<Serving>(listener: TcpListener, serve: impl Fn(TcpStream, IpAddr) -> Serving)
 where
     Serving: Future<Output = ()> + Send + 'static,
 {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 // Without it, every small answer waits for an acknowledgement.
                 let _unimportant = stream.set_nodelay(true);
-                connections.spawn(serve(stream));
+                connections.spawn(serve(stream, peer.ip()));
             }
             // Too many open files, for example: others may close theirs.
             Err(_) => tokio::time::sleep(LOOK_INTERVAL).await,
@@ -157,33 +178,44 @@ async fn reserve_network(somewhere: u16, port: u16) -> io::Result<(u8, TcpListen
     Err(io::Error::new(io::ErrorKind::AddrInUse, "every 127.N.0.0/16 has a twin already: end some of them"))
 }
 
-/// Listens where a machine's SSH port is open, and stops when it is not.
+/// What listens at a machine's address: sshd, or nobody who ever answers.
+struct Door {
+    reach: machine::Reach,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Keeps each machine's SSH port as clients from this computer meet it: open, silent or refused.
 async fn serve_machines(twin: Twin, port: u16) {
-    let mut listening: BTreeMap<IpAddr, JoinHandle<()>> = BTreeMap::new();
+    let mut doors: BTreeMap<IpAddr, Door> = BTreeMap::new();
     let mut interval = tokio::time::interval(LOOK_INTERVAL);
     loop {
         interval.tick().await;
-        let open: BTreeSet<IpAddr> = twin.with(|world| {
-            let addresses = machine::addresses(world);
-            addresses
-                .into_iter()
-                .filter(|address| machine::reach(world, *address, 22) == machine::Reach::Open)
-                .collect()
+        let client = twin.client(Some(Ipv4Addr::LOCALHOST.into()));
+        let wanted: BTreeMap<IpAddr, machine::Reach> = twin.with(|world| {
+            let addresses = machine::addresses(world).into_iter();
+            addresses.map(|address| (address, machine::reach(world, client, address, 22))).collect()
         });
-        listening.retain(|address, listener| {
-            let keep = open.contains(address) && !listener.is_finished();
-            if !keep {
-                listener.abort();
-            }
-            keep
-        });
-        for address in open {
-            if listening.contains_key(&address) {
+        doors.retain(|address, door| wanted.get(address) == Some(&door.reach) && !door.task.is_finished());
+        for (address, reach) in wanted {
+            if reach == machine::Reach::Refused || doors.contains_key(&address) {
                 continue;
             }
             // A port that is taken is tried again at the next look.
-            if let Ok(listener) = TcpListener::bind(SocketAddr::new(address, port)).await {
-                listening.insert(address, tokio::spawn(accept_ssh(twin.clone(), address, listener)));
+            let place = SocketAddr::new(address, port);
+            let task = match reach {
+                machine::Reach::Silent => silence(place).await.map(tokio::spawn),
+                _ => TcpListener::bind(place)
+                    .await
+                    .map(|listener| tokio::spawn(accept_ssh(twin.clone(), address, listener))),
+            };
+            if let Ok(task) = task {
+                doors.insert(address, Door { reach, task });
             }
         }
     }
@@ -191,10 +223,36 @@ async fn serve_machines(twin: Twin, port: u16) {
 
 /// Connections outlive their listener: what becomes of them is the machine's concern.
 async fn accept_ssh(twin: Twin, address: IpAddr, listener: TcpListener) {
-    while let Ok((stream, _)) = listener.accept().await {
+    while let Ok((stream, peer)) = listener.accept().await {
         let _unimportant = stream.set_nodelay(true);
-        tokio::spawn(machine::serve(twin.clone(), address, 22, stream));
+        let client = twin.client(Some(peer.ip()));
+        let is_let_in = twin.with(|world| machine::lets_in(world, client, address, 22));
+        if is_let_in {
+            tokio::spawn(machine::serve(twin.clone(), address, 22, stream));
+        } else {
+            // A client with an address of its own: its packets cannot be dropped here any more, only left unanswered.
+            tokio::spawn(unanswered(stream));
+        }
     }
+}
+
+async fn unanswered(mut stream: TcpStream) {
+    // Until the client has had enough.
+    let _gone = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+}
+
+/// A port that drops what comes, as a security group and a machine that is off do: a queue for connections in which
+/// there is no more room, so that the kernel leaves further ones without an answer (Linux source, `tcp_conn_request`).
+async fn silence(place: SocketAddr) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let socket = if place.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(place)?;
+    let full = socket.listen(0)?;
+    let occupant = TcpStream::connect(place).await?;
+    Ok(async move {
+        std::future::pending::<()>().await;
+        drop((full, occupant));
+    })
 }
 
 /// One or several faults.

@@ -2,11 +2,16 @@
 //!
 //! Everything that exists is data in [`World`], behind one lock. What takes time is an entry on the agenda: a closure
 //! that changes the world when it is due. One task ([`Twin::drive`]) runs the agenda; whoever enters the world first
-//! runs what is overdue, so nobody ever sees a state that should already have passed.
+//! runs what is overdue, so nobody ever sees a state that should already have passed. Where a computer is too busy for the
+//! world's speed, its clock waits for it.
 
 use std::{
     collections::BinaryHeap,
-    sync::{Arc, Mutex, PoisonError},
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,7 +20,10 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
-use crate::{azure::Azure, faults::Faults, kube::Clusters, latency::Latency, ledger::Ledger, machine::Machines};
+use crate::{
+    azure::Azure, faults::Faults, kube::Clusters, latency::Latency, ledger::Ledger, machine::Machines,
+    proxy::ForwardProxy,
+};
 
 /// What a world is made from.
 #[derive(Debug, Clone)]
@@ -48,6 +56,12 @@ pub struct World {
     pub ledger: Ledger,
     /// What goes wrong.
     pub faults: Faults,
+    /// Where clients come from since they have moved: another network, another address.
+    pub client_moved_to: Option<IpAddr>,
+    /// The proxy in the network where clients in memory are.
+    pub operator_proxy: Option<ForwardProxy>,
+    /// The proxy in the network where machines are.
+    pub machines_proxy: Option<ForwardProxy>,
     /// Subscriptions and what they hold.
     pub azure: Azure,
     /// The virtual machines, from the inside.
@@ -124,16 +138,25 @@ impl World {
         now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
     }
 
-    fn run_until(&mut self, now: Duration) {
+    /// Lets happen what is due, for as long as a visitor can wait; how much of the time until `now` is not over then.
+    fn run_until(&mut self, now: Duration) -> Duration {
+        let mut began = None;
         while self.agenda.peek().is_some_and(|next| next.due <= now) {
+            if began.get_or_insert_with(tokio::time::Instant::now).elapsed() > STINT {
+                return now.saturating_sub(self.now);
+            }
             if let Some(next) = self.agenda.pop() {
                 self.now = self.now.max(next.due);
                 (next.happening)(self);
             }
         }
         self.now = self.now.max(now);
+        Duration::ZERO
     }
 }
+
+/// How long visitors wait, at most, for a world that lags behind its clock.
+const STINT: Duration = Duration::from_millis(50);
 
 /// A handle to a world; clones share it.
 #[derive(Clone)]
@@ -144,6 +167,9 @@ struct Inner {
     agenda_changed: Notify,
     began: tokio::time::Instant,
     speed: f64,
+    /// World time that a computer was too busy for, in nanoseconds: a served world then is slower than it should be,
+    /// and still answers.
+    lag: AtomicU64,
 }
 
 impl Twin {
@@ -154,6 +180,9 @@ impl Twin {
             now: Duration::ZERO,
             ledger: Ledger::default(),
             faults: Faults::default(),
+            client_moved_to: None,
+            operator_proxy: None,
+            machines_proxy: None,
             azure: Azure::new(&options),
             machines: Machines::default(),
             clusters: Clusters::default(),
@@ -166,16 +195,18 @@ impl Twin {
             agenda_changed: Notify::new(),
             began: tokio::time::Instant::now(),
             speed,
+            lag: AtomicU64::new(0),
         }))
     }
 
     /// Enters the world as it is now. Never call it from inside `visit`: there is one lock.
     pub fn with<R>(&self, visit: impl FnOnce(&mut World) -> R) -> R {
-        let now = self.now();
         let (result, before, after) = {
             let mut world = self.0.world.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = self.now();
             let before = world.agenda.peek().map(|next| next.due);
-            world.run_until(now);
+            let lag = world.run_until(now);
+            self.0.lag.fetch_add(u64::try_from(lag.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
             let result = visit(&mut world);
             (result, before, world.agenda.peek().map(|next| next.due))
         };
@@ -187,7 +218,8 @@ impl Twin {
 
     /// World time since the world began.
     pub fn now(&self) -> Duration {
-        self.0.began.elapsed().mul_f64(self.0.speed)
+        let lag = Duration::from_nanos(self.0.lag.load(Ordering::Relaxed));
+        self.0.began.elapsed().mul_f64(self.0.speed).saturating_sub(lag)
     }
 
     /// Waits for `duration` of world time.
@@ -213,5 +245,25 @@ impl Twin {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Something that happens again and again, far faster than any computer can have it happen.
+    fn rush(world: &mut World) {
+        world.after(Duration::from_millis(1), rush);
+    }
+
+    #[test]
+    fn a_world_that_cannot_keep_pace_is_slower_and_lets_visitors_in() {
+        let twin = Twin::new(Options { speed: 1e12, ..Options::default() });
+        twin.with(|world| world.after(Duration::ZERO, rush));
+        let times: Vec<_> = (0..5).map(|_| twin.with(|world| world.now)).collect();
+        assert!(times.is_sorted() && times[0] < times[4], "{times:?}");
+        // Its clock waits for it.
+        assert_eq!(twin.with(|world| world.agenda.len()), 1);
     }
 }

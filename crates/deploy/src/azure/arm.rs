@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use engine::Intent;
 use http::{HeaderMap, Method, Request, Uri};
 use serde::Serialize;
 use serde_json::Value;
@@ -211,6 +212,11 @@ impl ArmClient {
         self.tokens.token().await.map(drop)
     }
 
+    /// Who we are, after a login, for people; nothing if the token does not say.
+    pub async fn account(&self) -> Option<String> {
+        self.tokens.account().await
+    }
+
     /// The subscription that is selected in the Azure CLI, after a login through it.
     pub async fn cli_subscription(&self) -> Option<String> {
         self.tokens.cli_subscription().await
@@ -241,22 +247,22 @@ impl ArmClient {
     }
 
     /// Creates or updates.
-    pub async fn put(&self, path: &str, body: &Value, call: Call) -> Result<Answer, ArmError> {
+    pub async fn put(&self, _proof: &Intent, path: &str, body: &Value, call: Call) -> Result<Answer, ArmError> {
         self.send(Method::PUT, path, Some(body), call).await
     }
 
     /// Changes tags and the like.
-    pub async fn patch(&self, path: &str, body: &Value, call: Call) -> Result<Answer, ArmError> {
+    pub async fn patch(&self, _proof: &Intent, path: &str, body: &Value, call: Call) -> Result<Answer, ArmError> {
         self.send(Method::PATCH, path, Some(body), call).await
     }
 
     /// Acts on a thing. A null body is none.
-    pub async fn post(&self, path: &str, body: &Value, call: Call) -> Result<Answer, ArmError> {
+    pub async fn post(&self, _proof: &Intent, path: &str, body: &Value, call: Call) -> Result<Answer, ArmError> {
         self.send(Method::POST, path, Some(body), call).await
     }
 
     /// Deletes. What is not there counts as deleted.
-    pub async fn delete(&self, path: &str, call: Call) -> Result<Answer, ArmError> {
+    pub async fn delete(&self, _proof: &Intent, path: &str, call: Call) -> Result<Answer, ArmError> {
         match self.send(Method::DELETE, path, None, call).await {
             Err(error) if error.is_not_found() => Ok(Answer { status: 404, ..Answer::default() }),
             answer => answer,
@@ -321,7 +327,7 @@ impl ArmClient {
                 _ if replicating => self.world.jitter(backoff),
                 _ => return Err(error),
             };
-            if Instant::now() + wait >= call.deadline {
+            if wait >= call.deadline.saturating_duration_since(Instant::now()) {
                 return Err(error);
             }
             add_one(&self.usage.repeated);
@@ -486,6 +492,7 @@ pub fn api_version(path: &str) -> &'static str {
         (_, "" | "register" | "unregister") => "2021-04-01",
         ("microsoft.compute", "skus") => "2021-07-01",
         ("microsoft.compute", "disks") => "2024-03-02",
+        ("microsoft.compute", "galleries") => "2023-07-03",
         ("microsoft.compute", _) => "2024-11-01",
         ("microsoft.network", _) => "2024-05-01",
         ("microsoft.authorization", "locks") => "2020-05-01",

@@ -4,6 +4,8 @@ use std::sync::atomic::AtomicUsize;
 
 use serde_json::json;
 
+use engine::Intent;
+
 use super::*;
 use crate::azure::scripted::{Script, answer, json as json_answer, with_header};
 
@@ -29,7 +31,7 @@ fn error(code: &str) -> String {
 async fn requests_carry_version_token_and_body() {
     let script =
         Script::arm(|_| with_header(answer(201, r#"{"id":1}"#), "azure-asyncoperation", "http://arm.example/op"));
-    let answer = script.client().put(VM, &json!({"location": "x"}), minute()).await.unwrap();
+    let answer = script.client().put(&Intent::for_tests(), VM, &json!({"location": "x"}), minute()).await.unwrap();
     assert_eq!((answer.status, answer.operation.as_deref()), (201, Some("http://arm.example/op")));
     let seen = &script.seen()[1];
     assert_eq!((seen.line(), seen.query.as_str()), (format!("PUT {VM}"), "api-version=2024-11-01"));
@@ -49,6 +51,16 @@ async fn a_429_is_obeyed_and_counted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_429_beyond_all_bounds_is_returned_at_once_and_asked_again_within_the_hour() {
+    let refused = with_header(answer(429, error("TooManyRequests")), "retry-after", "18446744073709551615");
+    let client = sequence(vec![refused]).client();
+    assert_eq!(client.get(VM, minute()).await.unwrap_err().class, ErrorClass::Throttled);
+    let start = Instant::now();
+    client.get(VM, Call::within(Duration::from_secs(2 * 60 * 60))).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::from_secs(60 * 60));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_429_beyond_the_deadline_is_returned_at_once() {
     let script = sequence(vec![with_header(answer(429, error("TooManyRequests")), "retry-after", "90")]);
     let start = Instant::now();
@@ -65,7 +77,7 @@ async fn a_503_and_a_busy_resource_are_repeated() {
         with_header(answer(429, error("RetryableErrorDueToAnotherOperation")), "retry-after-ms", "1500"),
     ]);
     let start = Instant::now();
-    script.client().put(VM, &json!({}), minute()).await.unwrap();
+    script.client().put(&Intent::for_tests(), VM, &json!({}), minute()).await.unwrap();
     assert_eq!(script.lines().len(), 4);
     assert!(start.elapsed() >= Duration::from_secs(3) && start.elapsed() <= Duration::from_millis(4600));
 }
@@ -73,7 +85,8 @@ async fn a_503_and_a_busy_resource_are_repeated() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_action_is_not_repeated_blindly() {
     let script = sequence(vec![answer(503, error("ServerBusy"))]);
-    let refused = script.client().post(&format!("{VM}/start"), &json!({}), minute()).await.unwrap_err();
+    let refused =
+        script.client().post(&Intent::for_tests(), &format!("{VM}/start"), &json!({}), minute()).await.unwrap_err();
     assert_eq!((refused.status, script.lines().len()), (503, 1));
 }
 
@@ -110,19 +123,19 @@ async fn lists_follow_their_links_within_azure_only() {
 #[tokio::test(start_paused = true)]
 async fn a_write_waits_for_replication_and_no_longer() {
     let script = sequence(vec![answer(404, error("ResourceGroupNotFound"))]);
-    script.client().put(VM, &json!({}), minute()).await.unwrap();
+    script.client().put(&Intent::for_tests(), VM, &json!({}), minute()).await.unwrap();
     let script = Script::arm(|_| answer(404, error("ResourceGroupNotFound")));
     let start = Instant::now();
-    assert!(script.client().put(VM, &json!({}), minute()).await.unwrap_err().is_not_found());
+    assert!(script.client().put(&Intent::for_tests(), VM, &json!({}), minute()).await.unwrap_err().is_not_found());
     assert!(start.elapsed() >= REPLICATION_TIME && start.elapsed() < Duration::from_secs(60));
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_there_is_deleted_and_a_missing_subscription_is_not() {
     let script = sequence(vec![answer(404, error("ResourceNotFound"))]);
-    assert_eq!(script.client().delete(VM, minute()).await.unwrap().status, 404);
+    assert_eq!(script.client().delete(&Intent::for_tests(), VM, minute()).await.unwrap().status, 404);
     let script = sequence(vec![answer(404, error("SubscriptionNotFound"))]);
-    assert!(script.client().delete(VM, minute()).await.is_err());
+    assert!(script.client().delete(&Intent::for_tests(), VM, minute()).await.is_err());
     let script = sequence(vec![answer(404, error("ResourceNotFound"))]);
     assert!(script.client().find(VM, minute()).await.unwrap().is_none());
 }

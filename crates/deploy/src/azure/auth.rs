@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{Request, Uri};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -22,9 +23,15 @@ use crate::{
 /// A token is renewed this long before it expires.
 const RENEW_BEFORE: time::Duration = time::Duration::minutes(5);
 
+/// A token is renewed after this long at the latest.
+const LONGEST_LIFETIME_SECONDS: i64 = 24 * 60 * 60;
+
 /// How long one attempt to get a token may take, and all of them together.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// What to do where nobody knows better.
+const CHECK_NETWORK: &str = "Check the network connection and the name of the login endpoint, then repeat.";
 
 /// The metadata service's own version (Azure documentation).
 const METADATA_API_VERSION: &str = "2018-02-01";
@@ -65,8 +72,12 @@ pub enum Credentials {
 /// Runs the Azure CLI; the program provides it because a child process belongs to the world.
 #[async_trait]
 pub trait AzureCliLogin: Send + Sync {
-    /// The standard output of `az account get-access-token --output json --scope SCOPE`, or what went wrong.
+    /// The standard output of `az account get-access-token --output json --scope SCOPE`, or what went wrong: what it has
+    /// written to its standard error.
     async fn access_token(&self, scope: &str) -> Result<Secret, String>;
+
+    /// The tenant that is asked for a token, if one was named.
+    fn tenant(&self) -> Option<&str>;
 }
 
 /// Why there is no token.
@@ -81,11 +92,29 @@ pub enum AuthError {
         message: String,
     },
     /// The login service cannot be asked.
-    #[error("login not possible: {0}")]
-    Unreachable(String),
+    #[error("login not possible: {why}")]
+    Unreachable {
+        /// Why.
+        why: String,
+        /// What to do about it.
+        advice: String,
+    },
     /// The Azure CLI gave no token.
     #[error("the Azure CLI gave no token: {0}")]
     AzureCli(String),
+    /// The login of the Azure CLI was good once, and somebody has to log in again.
+    #[error("the login of the Azure CLI is of no use any more: {why} ({code})")]
+    Stale {
+        /// Entra's code.
+        code: String,
+        /// What that means.
+        why: &'static str,
+        /// The command that logs in.
+        command: String,
+    },
+    /// The Azure CLI does not say when its token expires.
+    #[error("the Azure CLI does not say when its token expires: it is older than 2.54")]
+    OldCli,
     /// The token file cannot be read.
     #[error("cannot read the federated token: {0}")]
     TokenFile(String),
@@ -99,8 +128,10 @@ impl AuthError {
     pub fn code(&self) -> &str {
         match self {
             AuthError::Refused { code, .. } => code,
-            AuthError::Unreachable(_) => "LoginUnreachable",
+            AuthError::Unreachable { .. } => "LoginUnreachable",
             AuthError::AzureCli(_) => "AzureCliLogin",
+            AuthError::Stale { code, .. } => code,
+            AuthError::OldCli => "AzureCliVersion",
             AuthError::TokenFile(_) => "FederatedTokenFile",
             AuthError::Malformed(_) => "LoginAnswer",
         }
@@ -108,16 +139,22 @@ impl AuthError {
 
     /// What to do next.
     pub fn advice(&self) -> String {
-        advice(self.code()).to_owned()
+        match self {
+            AuthError::Unreachable { advice, .. } => advice.clone(),
+            AuthError::Stale { command, .. } => format!("Run `{command}`, then repeat."),
+            _ => advice(self.code()).to_owned(),
+        }
     }
 }
 
 /// What to do about a failed login (Microsoft Entra documentation of the AADSTS codes).
 pub(crate) fn advice(code: &str) -> &'static str {
     match code {
-        "LoginUnreachable" => "Check the network connection and the name of the login endpoint, then repeat.",
         "AzureCliLogin" => {
             "Run `az login`, then repeat; or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET."
+        }
+        "AzureCliVersion" => {
+            "Run `az upgrade`, then repeat; or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET."
         }
         "FederatedTokenFile" => "Check AZURE_FEDERATED_TOKEN_FILE.",
         "LoginAnswer" => "Something between here and the login service answers in its place: check proxies.",
@@ -137,6 +174,37 @@ pub(crate) fn advice(code: &str) -> &'static str {
         "invalid_grant" => "The login has expired: log in again.",
         _ => "Log in again or renew the credential; check tenant, client identifier and secret.",
     }
+}
+
+/// Why a person has to log in again, by Entra's code (Microsoft Entra documentation: AADSTS error codes).
+const STALE: [(&str, &str); 10] = [
+    ("AADSTS700082", "it was not used for so long that it has expired"),
+    ("AADSTS70043", "a Conditional Access policy asks for a new login from time to time"),
+    ("AADSTS70008", "it has expired"),
+    ("AADSTS50076", "multi-factor authentication has become necessary"),
+    ("AADSTS50078", "its multi-factor authentication has expired"),
+    ("AADSTS50079", "the account has to be enrolled for multi-factor authentication"),
+    ("AADSTS50132", "it was revoked"),
+    ("AADSTS50133", "it has expired, or the password has changed"),
+    ("AADSTS50173", "it was revoked, as it is when the password changes"),
+    ("AADSTS50020", "the account does not exist in this tenant"),
+];
+
+/// What the Azure CLI means that has written `said` instead of a token.
+fn cli_refusal(said: &str, tenant: Option<&str>, scope: &str) -> AuthError {
+    let code = said.split(|character: char| !character.is_ascii_alphanumeric()).find(|word| word.starts_with("AADSTS"));
+    if let Some((code, why)) = STALE.into_iter().find(|(known, _)| Some(*known) == code) {
+        // The Azure CLI names the tenant where it is not its usual one.
+        let named = said.split_once("--tenant").map(|(_, rest)| rest.trim_start_matches(['=', ' ', '"', '\'']));
+        let is_of_name = |character: char| character.is_ascii_alphanumeric() || "-.".contains(character);
+        let named = named.map(|rest| &rest[..rest.find(|character| !is_of_name(character)).unwrap_or(rest.len())]);
+        let tenant = tenant.or(named).filter(|tenant| !tenant.is_empty());
+        let tenant = tenant.map(|tenant| format!(" --tenant {tenant}")).unwrap_or_default();
+        return AuthError::Stale { code: code.to_owned(), why, command: format!("az login{tenant} --scope {scope}") };
+    }
+    let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let line = lines().find_map(|line| line.strip_prefix("ERROR:")).or_else(|| lines().next_back());
+    AuthError::AzureCli(line.unwrap_or("it said nothing").trim().to_owned())
 }
 
 #[derive(Clone)]
@@ -193,6 +261,17 @@ impl TokenSource {
         }
     }
 
+    /// Who we are there, as the token says, for people: nothing is decided by it.
+    pub(crate) async fn account(&self) -> Option<String> {
+        let state = self.state.lock().await;
+        let claims = state.token.as_ref()?.text.expose().split('.').nth(1)?.trim_end_matches('=').to_owned();
+        let claims: Value = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
+        // Claims of access tokens (Microsoft Entra documentation): people have a name, applications an identifier.
+        let claim = |name: &str| claims[name].as_str().filter(|text| !text.is_empty());
+        let person = ["upn", "unique_name", "preferred_username"].into_iter().find_map(claim).map(str::to_owned);
+        person.or_else(|| Some(format!("application {}", claim("app_displayname").or(claim("appid"))?)))
+    }
+
     /// The subscription that is selected in the Azure CLI, if the token came from there.
     pub(crate) async fn cli_subscription(&self) -> Option<String> {
         self.state.lock().await.cli_subscription.clone()
@@ -217,9 +296,13 @@ impl TokenSource {
             Credentials::ManagedIdentity { client_id } => self.metadata(client_id.as_deref()).await,
             Credentials::AzureCli { login } => {
                 let text = timeout(TOTAL_TIMEOUT, login.access_token(&self.scope())).await;
-                let text = text.unwrap_or_else(|_| Err("it does not end".to_owned())).map_err(AuthError::AzureCli)?;
+                let text = text.unwrap_or_else(|_| Err("it does not end".to_owned()));
+                let text = text.map_err(|said| cli_refusal(&said, login.tenant(), &self.scope()))?;
                 let answer: Value = serde_json::from_str(text.expose())
                     .map_err(|_| AuthError::AzureCli("its output is not JSON".to_owned()))?;
+                if answer["expires_on"].is_null() {
+                    return Err(AuthError::OldCli);
+                }
                 state.cli_subscription = answer["subscription"].as_str().map(str::to_owned);
                 self.parse(&answer, "accessToken")
             }
@@ -263,7 +346,8 @@ impl TokenSource {
         let deadline = Instant::now() + TOTAL_TIMEOUT;
         let mut backoff = Duration::from_secs(1);
         loop {
-            let request = request().map_err(|error| AuthError::Unreachable(error.to_string()))?;
+            let request = request()
+                .map_err(|error| AuthError::Unreachable { why: error.to_string(), advice: CHECK_NETWORK.to_owned() })?;
             let metadata = request.uri().host() == Some(METADATA_HOST);
             let (error, may_pass) = match self.http.send(request, ATTEMPT_TIMEOUT).await {
                 Ok(answer) => match judge(answer.status().as_u16(), answer.body(), metadata) {
@@ -286,10 +370,12 @@ impl TokenSource {
         let text = Secret::new(text.ok_or_else(|| AuthError::Malformed(format!("there is no {key}")))?);
         let now = self.world.clock.utc();
         let lifetime = match (seconds(&answer["expires_on"]), seconds(&answer["expires_in"])) {
-            (Some(unix), _) => time::Duration::seconds(unix.saturating_sub(now.unix_timestamp())),
-            (None, Some(seconds)) => time::Duration::seconds(seconds),
+            (Some(unix), _) => unix.saturating_sub(now.unix_timestamp()),
+            (None, Some(seconds)) => seconds,
             (None, None) => return Err(AuthError::Malformed("it does not say when it expires".to_owned())),
         };
+        // Whatever it says, a token is not used for longer than a day; Azure's last for 28 hours at most (Entra documentation).
+        let lifetime = time::Duration::seconds(lifetime.clamp(0, LONGEST_LIFETIME_SECONDS));
         // A token with a short life is used for half of it.
         Ok(Token { text, renew_at: now + (lifetime - RENEW_BEFORE).max(lifetime / 2) })
     }
@@ -301,7 +387,8 @@ fn seconds(value: &Value) -> Option<i64> {
 }
 
 fn unreachable_because(error: &HttpError) -> (AuthError, bool) {
-    (AuthError::Unreachable(error.to_string()), error.may_pass())
+    let advice = error.advice().unwrap_or_else(|| CHECK_NETWORK.to_owned());
+    (AuthError::Unreachable { why: error.to_string(), advice }, error.may_pass())
 }
 
 /// The answer's content, or the error and whether repeating may help.
@@ -404,6 +491,74 @@ mod tests {
         async fn access_token(&self, scope: &str) -> Result<Secret, String> {
             assert_eq!(scope, "https://arm.example/.default");
             Ok(Secret::new(r#"{"accessToken":"L","expires_on":4102444800,"subscription":"s-1"}"#))
+        }
+
+        fn tenant(&self) -> Option<&str> {
+            None
+        }
+    }
+
+    /// An Azure CLI that says no, or something else.
+    struct Says(Result<&'static str, &'static str>, Option<&'static str>);
+
+    #[async_trait]
+    impl AzureCliLogin for Says {
+        async fn access_token(&self, _scope: &str) -> Result<Secret, String> {
+            self.0.map(Secret::new).map_err(str::to_owned)
+        }
+
+        fn tenant(&self) -> Option<&str> {
+            self.1
+        }
+    }
+
+    async fn said(says: Says) -> String {
+        let script = Script::new(|_| answer(500, ""));
+        let error = source(&script, Credentials::AzureCli { login: Arc::new(says) }).token().await.err().unwrap();
+        format!("{error}\n{}", error.advice())
+    }
+
+    /// What Azure CLI 2.60 and later write to their standard error (Azure CLI source: `azure/cli/core/auth/util.py`).
+    #[tokio::test(start_paused = true)]
+    async fn an_expired_login_of_the_azure_cli_says_why_and_how_to_log_in() {
+        let expired = "ERROR: AADSTS700082: The refresh token has expired due to inactivity. The token was issued on 2026-05-01T08:00:00Z and was inactive for 90.00:00:00. Trace ID: 1 Correlation ID: 2 Timestamp: 3\n\
+            Interactive authentication is needed. Please run:\naz logout\naz login\n";
+        insta::assert_snapshot!(said(Says(Err(expired), None)).await, @"
+        the login of the Azure CLI is of no use any more: it was not used for so long that it has expired (AADSTS700082)
+        Run `az login --scope https://arm.example/.default`, then repeat.
+        ");
+        insta::assert_snapshot!(said(Says(Err(expired), Some("contoso.example"))).await, @"
+        the login of the Azure CLI is of no use any more: it was not used for so long that it has expired (AADSTS700082)
+        Run `az login --tenant contoso.example --scope https://arm.example/.default`, then repeat.
+        ");
+        let factor = "ERROR: AADSTS50076: Due to a configuration change made by your administrator, or because you moved to a new location, you must use multi-factor authentication to access '797f4846-ba00-4fd7-ba43-dac1f8f63013'. Trace ID: 1\n\
+            Interactive authentication is needed. Please run:\naz logout\naz login --tenant \"00000000-0000-0000-0000-00000000000a\" --scope \"https://management.core.windows.net//.default\"\n";
+        insta::assert_snapshot!(said(Says(Err(factor), None)).await, @"
+        the login of the Azure CLI is of no use any more: multi-factor authentication has become necessary (AADSTS50076)
+        Run `az login --tenant 00000000-0000-0000-0000-00000000000a --scope https://arm.example/.default`, then repeat.
+        ");
+        let nobody = "ERROR: Please run 'az login' to setup account.\n";
+        insta::assert_snapshot!(said(Says(Err(nobody), None)).await, @"
+        the Azure CLI gave no token: Please run 'az login' to setup account.
+        Run `az login`, then repeat; or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET.
+        ");
+        let old = r#"{"accessToken": "L", "expiresOn": "2026-11-27 08:00:00.000000", "subscription": "s-1"}"#;
+        insta::assert_snapshot!(said(Says(Ok(old), None)).await, @"
+        the Azure CLI does not say when its token expires: it is older than 2.54
+        Run `az upgrade`, then repeat; or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET.
+        ");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lifetime_beyond_all_bounds_is_a_day() {
+        for lifetime in [
+            r#""expires_in":9223372036854775807"#,
+            r#""expires_on":"9223372036854775807""#,
+            r#""expires_in":-9223372036854775808"#,
+        ] {
+            let body = format!(r#"{{"access_token":"A",{lifetime}}}"#);
+            let script = Script::new(move |_| answer(200, &body));
+            assert_eq!(source(&script, principal()).token().await.unwrap().expose(), "A", "{lifetime}");
         }
     }
 

@@ -76,6 +76,9 @@ impl Bucket {
 /// Tokens that stay in each bucket, for requests of others that share it.
 const RESERVE: f64 = 2.0;
 
+/// However long Azure asks us to wait, it is asked again after this long (guess: no limit of theirs lasts longer).
+const LONGEST_CLOSURE: Duration = Duration::from_secs(60 * 60);
+
 /// What rounding may take from a token.
 const DUST: f64 = 1e-6;
 
@@ -224,7 +227,7 @@ impl Budget {
     /// Azure said 429: nothing goes to these buckets for this long.
     pub fn close(&self, charges: &[Bucket], wait: Duration) {
         let mut state = lock(&self.state);
-        let until = Instant::now() + wait;
+        let until = Instant::now() + wait.min(LONGEST_CLOSURE);
         for bucket in charges {
             let level = &mut state.levels[*bucket as usize];
             level.closed_until = level.closed_until.max(Some(until));

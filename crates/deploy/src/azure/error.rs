@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::auth::{self, AuthError};
+use super::{
+    auth::{self, AuthError},
+    policy::Denial,
+};
 use crate::http::HttpError;
 
 /// A request or an operation that did not succeed.
@@ -16,13 +19,15 @@ pub struct ArmError {
     /// Azure's code of the innermost error.
     pub code: String,
     /// Azure's message of the innermost error.
-    pub message: String,
+    pub message: Box<str>,
     /// What the request was about: the end of the resource's identifier.
     pub resource: Box<str>,
     /// Whether the same request may succeed when repeated.
     pub retry: Retry,
     /// What kind of error it is.
     pub class: ErrorClass,
+    /// What to do about it, where the answer says more than its code.
+    pub remedy: Option<Box<String>>,
 }
 
 /// Whether the same request may succeed when repeated.
@@ -34,7 +39,7 @@ pub enum Retry {
     Soon,
     /// Not before this long; the client itself repeats the request until its deadline.
     After(Duration),
-    /// Once something else was released or there is capacity again; the caller decides.
+    /// Once Azure lets go of it by itself, after about this long ([`super::Watch::delete`]).
     Later(Duration),
 }
 
@@ -96,7 +101,7 @@ impl ArmError {
     /// The error in the answer to a request.
     pub fn from_response(status: u16, body: &Value, resource: &str) -> ArmError {
         let (code, message) = leaf(body).unwrap_or_else(|| (format!("Http{status}"), shortened(body)));
-        ArmError::new(status, code, message, resource)
+        ArmError::new(status, code, message, resource).denied_by(body)
     }
 
     /// The error of an operation that was accepted and failed: HTTP says 200, the body says Failed.
@@ -105,7 +110,20 @@ impl ArmError {
             let status = body["status"].as_str().unwrap_or("Failed");
             (format!("Operation{status}"), "Azure gave no reason".to_owned())
         });
-        ArmError::new(200, code, message, resource)
+        ArmError::new(200, code, message, resource).denied_by(body)
+    }
+
+    /// The same in short and with names, if it is a policy that says no.
+    fn denied_by(self, body: &Value) -> ArmError {
+        if !self.code.eq_ignore_ascii_case("RequestDisallowedByPolicy") {
+            return self;
+        }
+        match Denial::of(body, &self.message) {
+            Some(denial) => {
+                ArmError { message: denial.to_string().into(), remedy: Some(Box::new(denial.advice())), ..self }
+            }
+            None => self,
+        }
     }
 
     /// No answer arrived.
@@ -113,35 +131,37 @@ impl ArmError {
         ArmError {
             status: 0,
             code: "Transport".to_owned(),
-            message: error.to_string(),
+            message: error.to_string().into(),
             resource: short_name(resource),
             retry: if error.may_pass() { Retry::Soon } else { Retry::Never },
             class: ErrorClass::Transport,
+            remedy: error.advice().map(Box::new),
         }
     }
 
     /// There is no token to send a request with.
     pub fn login(error: &AuthError, resource: &str) -> ArmError {
         let class = match error {
-            AuthError::Unreachable(_) => ErrorClass::Transport,
+            AuthError::Unreachable { .. } => ErrorClass::Transport,
             _ => ErrorClass::Auth,
         };
         ArmError {
             status: 0,
             code: error.code().to_owned(),
-            message: error.to_string(),
+            message: error.to_string().into(),
             resource: short_name(resource),
             // Repeating was already tried.
             retry: Retry::Never,
             class,
+            remedy: Some(Box::new(error.advice())),
         }
     }
 
     /// An error from its parts, classified.
     pub fn new(status: u16, code: impl Into<String>, message: impl Into<String>, resource: &str) -> ArmError {
-        let (code, message) = (code.into(), message.into());
+        let (code, message): (String, String) = (code.into(), message.into());
         let (class, retry) = classify(status, &code, &message);
-        ArmError { status, code, message, resource: short_name(resource), retry, class }
+        ArmError { status, code, message: message.into(), resource: short_name(resource), retry, class, remedy: None }
     }
 
     /// The deadline came first; `last` is what was seen last.
@@ -149,10 +169,11 @@ impl ArmError {
         ArmError {
             status: 0,
             code: "DeadlineExceeded".to_owned(),
-            message: format!("not done in the time allowed; last seen: {last}"),
+            message: format!("not done in the time allowed; last seen: {last}").into(),
             resource: short_name(resource),
             retry: Retry::Never,
             class: ErrorClass::Transport,
+            remedy: None,
         }
     }
 
@@ -169,6 +190,9 @@ impl ArmError {
 
     /// What to do next, in a sentence or two.
     pub fn advice(&self) -> String {
+        if let Some(remedy) = &self.remedy {
+            return remedy.to_string();
+        }
         match (self.code.as_str(), self.class) {
             ("MissingSubscriptionRegistration", _) => {
                 "Register the resource provider that the message names (it takes a minute or two), then repeat."
@@ -183,7 +207,7 @@ impl ArmError {
                 "This property cannot be changed on an existing machine: delete the machine and create it again."
             }
             ("RequestDisallowedByPolicy", _) => {
-                "An Azure policy forbids this resource: ask its owner for an exemption, or change the configuration."
+                "An Azure policy forbids this resource, and the message names it: ask its owner for an exemption."
             }
             (code, ErrorClass::Invalid) if code.contains("Spot") || code.contains("MaxPrice") => {
                 "Spot is not possible like this: choose another size, or set the VM priority to Regular."
@@ -232,13 +256,15 @@ impl ErrorClass {
     }
 }
 
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
+/// How long a resource may still count as used by one that has just gone (guess; Azure documentation: minutes).
+const RELEASE: Duration = Duration::from_secs(120);
+/// How long an interface is kept for a machine that could not be created (Azure's message; Karpenter source).
+const RESERVATION: Duration = Duration::from_secs(180);
 
 /// The table of codes (Azure documentation; substrings of quota messages as in Azure's own Go extensions).
 fn classify(status: u16, code: &str, message: &str) -> (ErrorClass, Retry) {
     let lower = code.to_ascii_lowercase();
-    let capacity = |scope| (ErrorClass::Capacity { scope }, Retry::Later(HOUR));
+    let capacity = |scope| (ErrorClass::Capacity { scope }, Retry::Never);
     match lower.as_str() {
         "skunotavailable" => capacity(Scope::Size),
         "zonalallocationfailed" => capacity(Scope::Zone),
@@ -246,7 +272,7 @@ fn classify(status: u16, code: &str, message: &str) -> (ErrorClass, Retry) {
         "overconstrainedzonalallocationrequest" | "overconstrainedallocationrequest" => capacity(Scope::Size),
         "quotaexceeded" | "errcode_insufficientvcpuquota" | "publicipcountlimitreached" => quota(message),
         "operationnotallowed" if message.to_ascii_lowercase().contains("quota") => quota(message),
-        "resourcegroupbeingdeleted" => (ErrorClass::Deleting, Retry::Later(MINUTE)),
+        "resourcegroupbeingdeleted" => (ErrorClass::Deleting, Retry::Never),
         "scopelocked" => (ErrorClass::Locked, Retry::Never),
         "authorizationfailed" | "linkedauthorizationfailed" | "requestdisallowedbypolicy" => {
             (ErrorClass::Permission, Retry::Never)
@@ -257,18 +283,17 @@ fn classify(status: u16, code: &str, message: &str) -> (ErrorClass, Retry) {
         "toomanyrequests" | "subscriptionrequeststhrottled" | "operationnotallowedthrottled" => {
             (ErrorClass::Throttled, Retry::Soon)
         }
-        // The interface stays reserved for 180 s after its machine failed to be created (Karpenter source).
-        "nicreservedforanothervm" => (ErrorClass::InUse, Retry::Later(Duration::from_secs(180))),
+        "nicreservedforanothervm" => (ErrorClass::InUse, Retry::Later(RESERVATION)),
         "propertychangenotallowed" => (ErrorClass::Invalid, Retry::Never),
         "osprovisioningtimedout" | "osprovisioningclienterror" | "vmstarttimedout" => {
-            (ErrorClass::Failed, Retry::Later(MINUTE))
+            (ErrorClass::Failed, Retry::Never)
         }
         // These are 404 too, and must not be taken for "the resource is gone".
         "subscriptionnotfound" | "invalidresourcenamespace" | "invalidresourcetype" => {
             (ErrorClass::Invalid, Retry::Never)
         }
         "missingsubscriptionregistration" | "readonlydisabledsubscription" => (ErrorClass::Permission, Retry::Never),
-        other if is_in_use(other) => (ErrorClass::InUse, Retry::Later(Duration::from_secs(10))),
+        other if is_in_use(other) => (ErrorClass::InUse, Retry::Later(RELEASE)),
         other if is_busy(other) => (ErrorClass::Conflict, Retry::Soon),
         _ => classify_status(status),
     }
@@ -302,7 +327,7 @@ fn classify_status(status: u16) -> (ErrorClass, Retry) {
         409 | 412 => (ErrorClass::Conflict, Retry::Never),
         429 => (ErrorClass::Throttled, Retry::Soon),
         500.. => (ErrorClass::Unavailable, Retry::Soon),
-        0..=399 => (ErrorClass::Failed, Retry::Later(MINUTE)),
+        0..=399 => (ErrorClass::Failed, Retry::Never),
         _ => (ErrorClass::Invalid, Retry::Never),
     }
 }
@@ -311,8 +336,7 @@ fn quota(message: &str) -> (ErrorClass, Retry) {
     let limit = number_after(message, "Current Limit:").or_else(|| number_after(message, "Limit:"));
     let usage = number_after(message, "Current Usage:");
     let required = number_after(message, "Additional Required:");
-    let wait = if limit == Some(0) { HOUR } else { 10 * MINUTE };
-    (ErrorClass::Quota { limit, usage, required }, Retry::Later(wait))
+    (ErrorClass::Quota { limit, usage, required }, Retry::Never)
 }
 
 fn number_after(text: &str, label: &str) -> Option<u32> {
@@ -374,24 +398,23 @@ mod tests {
     #[test]
     fn codes_are_classified() {
         use ErrorClass as Class;
-        let hour = Retry::Later(HOUR);
         let quota = Class::Quota { limit: Some(10), usage: Some(8), required: Some(4) };
         let unknown_quota = Class::Quota { limit: None, usage: None, required: None };
         let table: &[(u16, &str, &str, Class, Retry)] = &[
-            (409, "SkuNotAvailable", "", Class::Capacity { scope: Scope::Size }, hour),
-            (200, "ZonalAllocationFailed", "", Class::Capacity { scope: Scope::Zone }, hour),
-            (200, "AllocationFailed", "", Class::Capacity { scope: Scope::Region }, hour),
-            (200, "OverconstrainedZonalAllocationRequest", "", Class::Capacity { scope: Scope::Size }, hour),
-            (409, "OperationNotAllowed", QUOTA, quota, Retry::Later(10 * MINUTE)),
-            (409, "QuotaExceeded", "", unknown_quota, Retry::Later(10 * MINUTE)),
+            (409, "SkuNotAvailable", "", Class::Capacity { scope: Scope::Size }, Retry::Never),
+            (200, "ZonalAllocationFailed", "", Class::Capacity { scope: Scope::Zone }, Retry::Never),
+            (200, "AllocationFailed", "", Class::Capacity { scope: Scope::Region }, Retry::Never),
+            (200, "OverconstrainedZonalAllocationRequest", "", Class::Capacity { scope: Scope::Size }, Retry::Never),
+            (409, "OperationNotAllowed", QUOTA, quota, Retry::Never),
+            (409, "QuotaExceeded", "", unknown_quota, Retry::Never),
             (409, "OperationNotAllowed", "not while deallocating", Class::Conflict, Retry::Never),
-            (200, "OSProvisioningTimedOut", "", Class::Failed, Retry::Later(MINUTE)),
-            (400, "InUseSubnetCannotBeDeleted", "", Class::InUse, Retry::Later(Duration::from_secs(10))),
-            (400, "NicInUse", "", Class::InUse, Retry::Later(Duration::from_secs(10))),
-            (400, "NicReservedForAnotherVm", "", Class::InUse, Retry::Later(Duration::from_secs(180))),
+            (200, "OSProvisioningTimedOut", "", Class::Failed, Retry::Never),
+            (400, "InUseSubnetCannotBeDeleted", "", Class::InUse, Retry::Later(RELEASE)),
+            (400, "NicInUse", "", Class::InUse, Retry::Later(RELEASE)),
+            (400, "NicReservedForAnotherVm", "", Class::InUse, Retry::Later(RESERVATION)),
             (409, "AnotherOperationInProgress", "", Class::Conflict, Retry::Soon),
             (429, "RetryableErrorDueToAnotherOperation", "", Class::Conflict, Retry::Soon),
-            (409, "ResourceGroupBeingDeleted", "", Class::Deleting, Retry::Later(MINUTE)),
+            (409, "ResourceGroupBeingDeleted", "", Class::Deleting, Retry::Never),
             (404, "SubscriptionNotFound", "", Class::Invalid, Retry::Never),
             (404, "ResourceNotFound", "", Class::NotFound, Retry::Never),
             (409, "Conflict", "", Class::Conflict, Retry::Never),
@@ -403,7 +426,7 @@ mod tests {
             (429, "TooManyRequests", "", Class::Throttled, Retry::Soon),
             (503, "ServerBusy", "", Class::Unavailable, Retry::Soon),
             (400, "InvalidParameter", "", Class::Invalid, Retry::Never),
-            (200, "SomethingNew", "", Class::Failed, Retry::Later(MINUTE)),
+            (200, "SomethingNew", "", Class::Failed, Retry::Never),
         ];
         for (status, code, message, class, retry) in table {
             let error = ArmError::new(*status, *code, *message, "/x/virtualMachines/a");

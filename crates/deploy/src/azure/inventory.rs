@@ -1,13 +1,13 @@
 //! One look at what exists in a resource group, at a constant number of requests.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use serde_json::Value;
 
 use super::{
     arm::{ArmClient, Call},
     error::ArmError,
-    resources::Ids,
+    resources::{Ids, TAG_CLUSTER, TAG_EPOCH},
     watch::{Kind, key_of, state_of},
 };
 
@@ -74,6 +74,16 @@ impl Inventory {
         }
     }
 
+    /// The latest run that has made anything of this cluster, and what it has made, as the tags say.
+    pub fn latest_run(&self, cluster: &str) -> Option<(u64, &str)> {
+        let resources = Kind::ALL.into_iter().flat_map(|kind| self.of(kind).values());
+        let ours = resources.filter(|resource| tag(resource, TAG_CLUSTER) == Some(cluster));
+        let run = |resource: &Value| tag(resource, TAG_EPOCH)?.parse::<u64>().ok();
+        // Of several that one run has made, the first is named.
+        ours.filter_map(|resource| Some((run(resource)?, resource["name"].as_str()?)))
+            .min_by_key(|(run, _)| Reverse(*run))
+    }
+
     /// One resource, by its name in any case.
     pub fn find(&self, kind: Kind, name: &str) -> Option<&Value> {
         self.of(kind).get(&name.to_ascii_lowercase())
@@ -100,6 +110,16 @@ pub fn tag<'a>(resource: &'a Value, name: &str) -> Option<&'a str> {
 pub fn power_state(machine: &Value) -> Option<&str> {
     let statuses = machine["properties"]["instanceView"]["statuses"].as_array()?;
     statuses.iter().find_map(|status| status["code"].as_str()?.strip_prefix("PowerState/"))
+}
+
+/// What tells a machine from a later one of the same name (Azure documentation: `vmId` is unique and never reused).
+pub fn identity(machine: &Value) -> Option<&str> {
+    machine["properties"]["vmId"].as_str()
+}
+
+/// Whether Azure has given a resource up.
+pub fn is_failed(resource: &Value) -> bool {
+    state_of(resource).is_some_and(|state| ["failed", "canceled"].contains(&state.to_ascii_lowercase().as_str()))
 }
 
 /// The address of a public IP resource.

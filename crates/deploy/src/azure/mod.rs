@@ -8,6 +8,7 @@ pub mod auth;
 pub mod budget;
 pub mod error;
 pub mod inventory;
+pub mod policy;
 pub mod preflight;
 pub mod resources;
 #[cfg(test)]

@@ -2,8 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use engine::Intent;
 use serde_json::{Value, json};
 use tokio::time::Instant;
+
+mod image;
+
+use image::{check_image, image};
 
 use super::{
     arm::{ArmClient, Call},
@@ -11,7 +16,7 @@ use super::{
     error::{ArmError, ErrorClass},
     watch::Evidence,
 };
-use crate::seam::pause;
+use crate::{config::Image, seam::pause};
 
 /// The resource providers that the cluster needs.
 const NAMESPACES: [&str; 2] = ["Microsoft.Compute", "Microsoft.Network"];
@@ -28,8 +33,8 @@ pub struct Demand {
     pub spot: bool,
     /// The machines.
     pub nodes: Vec<NodeDemand>,
-    /// The image, `publisher:offer:sku:version`; the version may be `latest`.
-    pub image: String,
+    /// The image.
+    pub image: Image,
 }
 
 /// Machines of one size.
@@ -128,8 +133,10 @@ pub async fn preflight(arm: &ArmClient, demand: &Demand, call: Call) -> Result<R
     }
     let image = check_image(image, demand, facts, findings)?;
     if let Some(sizes) = answered("machine sizes", sizes, findings)? {
+        check_zones(&sizes, demand, findings);
         for node in &demand.nodes {
-            check_size(sizes.get(&node.size.to_ascii_lowercase()), node, demand, &image, facts, findings);
+            let size = sizes.get(&node.size.to_ascii_lowercase());
+            check_size(size, node, demand, (&image, has_zones(&sizes, &demand.location)), facts, findings);
         }
         if let Some(usages) = answered("compute quota", compute, findings)? {
             check_cores(&usages, &sizes, demand, facts, findings);
@@ -186,7 +193,7 @@ fn answered<T>(what: &str, answer: Result<T, ArmError>, findings: &mut Vec<Findi
 pub async fn subscription(arm: &ArmClient, call: Call) -> Result<Result<Value, Finding>, ArmError> {
     match arm.login().await {
         Ok(()) => {}
-        Err(error @ AuthError::Unreachable(_)) => return Err(ArmError::login(&error, "login")),
+        Err(error @ AuthError::Unreachable { .. }) => return Err(ArmError::login(&error, "login")),
         Err(error) => {
             let need = "a credential that Azure accepts";
             return Ok(Err(Finding::error("login", need, error.to_string(), &error.advice())));
@@ -268,6 +275,7 @@ fn check_registrations(states: Vec<(&'static str, String)>, facts: &mut Facts, f
 
 /// Registers a resource provider and waits until that is done.
 pub async fn register(
+    proof: &Intent,
     arm: &ArmClient,
     subscription: &str,
     namespace: &str,
@@ -275,7 +283,7 @@ pub async fn register(
     evidence: Evidence<'_>,
 ) -> Result<(), ArmError> {
     let provider = format!("/subscriptions/{subscription}/providers/{namespace}");
-    arm.post(&format!("{provider}/register"), &json!({}), call).await?;
+    arm.post(proof, &format!("{provider}/register"), &json!({}), call).await?;
     let start = Instant::now();
     loop {
         let answer = arm.get(&provider, call).await?;
@@ -306,25 +314,44 @@ async fn sizes(
     Ok(machines.filter_map(|size| Some((size["name"].as_str()?.to_ascii_lowercase(), size))).collect())
 }
 
+/// Whether the region has zones at all, if somebody wants some.
+fn check_zones(sizes: &BTreeMap<String, Value>, demand: &Demand, findings: &mut Vec<Finding>) {
+    let mut wanted: Vec<u8> = demand.nodes.iter().flat_map(|node| node.zones.iter().copied()).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    if wanted.is_empty() || sizes.is_empty() || has_zones(sizes, &demand.location) {
+        return;
+    }
+    let have = format!("none: {} has no availability zones", demand.location);
+    let advice =
+        "Set cluster.controllers.zones and cluster.workers.zones to [] in the configuration, or choose another region.";
+    findings.push(Finding::error("zones", join(&wanted), have, advice));
+}
+
+/// Whether any size can be had in a zone of the region.
+fn has_zones(sizes: &BTreeMap<String, Value>, location: &str) -> bool {
+    sizes.values().any(|size| !zones_of(size, location).is_empty())
+}
+
 fn check_size(
     size: Option<&Value>,
     node: &NodeDemand,
     demand: &Demand,
-    image: &Value,
+    (image, has_zones): (&Value, bool),
     facts: &mut Facts,
     findings: &mut Vec<Finding>,
 ) {
     let what = format!("size {}", node.size);
     let location = &demand.location;
     let Some(size) = size.filter(|size| !is_restricted(size)) else {
-        let have = if size.is_some() { "not available to this subscription" } else { "not offered" };
+        let have = if size.is_some() { "none for this subscription" } else { "none" };
         let advice = "Choose another size or region, or ask Azure support for access.";
-        findings.push(Finding::error(&what, format!("offered in {location}"), have, advice));
+        findings.push(Finding::error(&what, format!("availability in {location}"), have, advice));
         return;
     };
     let zones = usable_zones(size, location);
     let missing: Vec<String> = node.zones.iter().filter(|zone| !zones.contains(zone)).map(u8::to_string).collect();
-    if !missing.is_empty() {
+    if has_zones && !missing.is_empty() {
         let have = format!("zones {} of {location}", join(&zones));
         let need = format!("zone {}", missing.join(", "));
         findings.push(Finding::error(
@@ -383,15 +410,20 @@ fn restrictions(size: &Value) -> impl Iterator<Item = &Value> {
 }
 
 fn usable_zones(size: &Value, location: &str) -> Vec<u8> {
-    let here = |info: &&Value| info["location"].as_str().is_some_and(|name| name.eq_ignore_ascii_case(location));
-    let info = size["locationInfo"].as_array().into_iter().flatten().find(here);
-    let mut zones = info.map(|info| numbers(&info["zones"])).unwrap_or_default();
+    let mut zones = zones_of(size, location);
     for restriction in restrictions(size).filter(|restriction| restriction["type"] == "Zone") {
         let forbidden = numbers(&restriction["restrictionInfo"]["zones"]);
         zones.retain(|zone| !forbidden.contains(zone));
     }
     zones.sort_unstable();
     zones
+}
+
+/// The zones of a region that have the size, whoever may use them.
+fn zones_of(size: &Value, location: &str) -> Vec<u8> {
+    let here = |info: &&Value| info["location"].as_str().is_some_and(|name| name.eq_ignore_ascii_case(location));
+    let info = size["locationInfo"].as_array().into_iter().flatten().find(here);
+    info.map(|info| numbers(&info["zones"])).unwrap_or_default()
 }
 
 fn numbers(value: &Value) -> Vec<u8> {
@@ -477,53 +509,6 @@ fn check_quota(
         let advice = "Request more quota (Azure portal: Subscriptions, Usage + quotas), or choose fewer or smaller \
                       machines, another size family or another region.";
         findings.push(Finding::error(what, needed.to_string(), format!("{free} of {limit}"), advice));
-    }
-}
-
-/// The image's properties with its version's name, or why there is none.
-async fn image(arm: &ArmClient, subscription: &str, demand: &Demand, call: Call) -> Result<(String, Value), ArmError> {
-    let parts: Vec<&str> = demand.image.split(':').collect();
-    let [publisher, offer, sku, version] = parts[..] else {
-        return Err(ArmError::new(400, "InvalidImage", "the form is publisher:offer:sku:version", &demand.image));
-    };
-    let versions = format!(
-        "/subscriptions/{subscription}/providers/Microsoft.Compute/locations/{}/publishers/{publisher}/artifacttypes/vmimage\
-         /offers/{offer}/skus/{sku}/versions",
-        demand.location
-    );
-    let version = if version.eq_ignore_ascii_case("latest") {
-        let newest = arm.list(&format!("{versions}?$top=1&$orderby=name desc"), call).await?;
-        let name = newest.first().and_then(|version| version["name"].as_str()).map(str::to_owned);
-        name.ok_or_else(|| ArmError::new(404, "ImageNotFound", "there is no version of it", &demand.image))?
-    } else {
-        version.to_owned()
-    };
-    let answer = arm.get(&format!("{versions}/{version}"), call).await?;
-    Ok((version, answer.body["properties"].clone()))
-}
-
-fn check_image(
-    image: Result<(String, Value), ArmError>,
-    demand: &Demand,
-    facts: &mut Facts,
-    findings: &mut Vec<Finding>,
-) -> Result<Value, ArmError> {
-    match image {
-        Ok((version, properties)) => {
-            facts.image_version = version;
-            if properties["plan"].is_object() {
-                let advice = "Choose an image without a marketplace plan, such as Debian:debian-12:12-gen2:latest.";
-                findings.push(Finding::error("image", "no purchase plan", "an image with one", advice));
-            }
-            Ok(properties)
-        }
-        Err(error) if matches!(error.class, ErrorClass::NotFound | ErrorClass::Invalid) => {
-            let need = format!("{} in {}", demand.image, demand.location);
-            let advice = "Check publisher, offer, sku and version of the image.";
-            findings.push(Finding::error("image", need, error.code, advice));
-            Ok(Value::Null)
-        }
-        Err(error) => Ok(answered("image", Err(error), findings)?.unwrap_or_default()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tests of the preflight against a scripted Azure.
 
+use engine::Intent;
 use insta::assert_snapshot;
 
 use super::*;
@@ -10,7 +11,7 @@ fn demand(size: &str, count: u32, zones: &[u8]) -> Demand {
         location: "westus2".into(),
         spot: false,
         nodes: vec![NodeDemand { size: size.into(), count, zones: zones.to_vec() }],
-        image: "Debian:debian-12:12-gen2:latest".into(),
+        image: Image::try_from("Debian:debian-12:12-gen2:latest".to_owned()).unwrap(),
     }
 }
 
@@ -95,8 +96,8 @@ async fn everything_that_is_missing_is_said_at_once() {
     assert_snapshot!(findings, @r"
     Error: size Standard_D4ps_v5: need Spot; have regular only. Choose another size, or set the VM priority to Regular.
     Error: size Standard_D4ps_v5: need x64, as the image; have Arm64. Choose an image and sizes of the same architecture.
-    Error: size Standard_Gone: need offered in westus2; have not available to this subscription. Choose another size or region, or ask Azure support for access.
-    Error: size Standard_Typo: need offered in westus2; have not offered. Choose another size or region, or ask Azure support for access.
+    Error: size Standard_Gone: need availability in westus2; have none for this subscription. Choose another size or region, or ask Azure support for access.
+    Error: size Standard_Typo: need availability in westus2; have none. Choose another size or region, or ask Azure support for access.
     Error: Spot cores in westus2: need 4; have 3 of 3. Request more quota (Azure portal: Subscriptions, Usage + quotas), or choose fewer or smaller machines, another size family or another region.
     Error: PublicIPAddresses in westus2: need 3; have 2 of 2. Request more quota (Azure portal: Subscriptions, Usage + quotas), or choose fewer or smaller machines, another size family or another region.
     ");
@@ -121,7 +122,7 @@ async fn a_missing_image_and_locks_are_found() {
         json_answer(status, &body)
     });
     let mut demand = demand("Standard_D4s_v5", 1, &[1]);
-    demand.image = "Debian:debian-12:12-gen9:1.0".into();
+    demand.image = Image::try_from("Debian:debian-12:12-gen9:1.0".to_owned()).unwrap();
     let (facts, findings) = checked(&script, &demand).await;
     assert_eq!(facts.unregistered, ["Microsoft.Network"]);
     assert_snapshot!(findings, @r"
@@ -179,7 +180,60 @@ async fn registering_waits_until_it_is_done() {
         json_answer(200, &json!({"registrationState": state}))
     });
     let call = Call::within(Duration::from_secs(60));
-    register(&script.client(), "sub", "Microsoft.Compute", call, &|_| {}).await.unwrap();
+    register(&Intent::for_tests(), &script.client(), "sub", "Microsoft.Compute", call, &|_| {}).await.unwrap();
     assert_eq!(script.lines()[0], "POST /subscriptions/sub/providers/Microsoft.Compute/register");
     assert_eq!(start.elapsed(), Duration::from_secs(15));
+}
+
+/// The same Azure, in whose region no size has a zone.
+fn without_zones() -> Script {
+    Script::arm(|seen| {
+        let (status, mut body) = azure(&seen.path);
+        let sizes = body.get_mut("value").and_then(Value::as_array_mut).into_iter().flatten();
+        sizes.filter_map(|size| size.get_mut("locationInfo")).for_each(|info| info[0]["zones"] = json!([]));
+        json_answer(status, &body)
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_without_zones_is_named_once_with_the_keys_to_set() {
+    let call = Call::within(Duration::from_secs(60));
+    let found = async |zones: &[u8]| {
+        preflight(&without_zones().client(), &demand("Standard_D4s_v5", 1, zones), call).await.unwrap().findings
+    };
+    let findings: Vec<String> = found(&[1, 2]).await.iter().map(ToString::to_string).collect();
+    assert_snapshot!(findings.join("\n"), @"zones: need 1, 2; have none: westus2 has no availability zones. Set cluster.controllers.zones and cluster.workers.zones to [] in the configuration, or choose another region.");
+    assert_eq!(found(&[]).await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_own_image_is_looked_up_where_it_is() {
+    const OWN: &str = "/subscriptions/other/resourceGroups/g/providers/Microsoft.Compute/galleries/own/images/debian";
+    let version = |name: &str, region: &str, excluded: bool| json!({"name": name, "properties": {"publishingProfile": {"targetRegions": [{"name": region}], "excludeFromLatest": excluded}}});
+    let versions = json!([
+        version("1.9.0", "West US 2", false),
+        version("1.10.0", "West US 2", false),
+        version("2.0.0", "West US 2", true),
+        version("3.0.0", "East US", false)
+    ]);
+    let script = Script::arm(move |seen| match seen.path.strip_prefix(OWN) {
+        Some("") => json_answer(200, &json!({"properties": {"architecture": "Arm64", "hyperVGeneration": "V2"}})),
+        Some("/versions") => json_answer(200, &json!({"value": versions})),
+        _ => {
+            let (status, body) = azure(&seen.path);
+            json_answer(status, &body)
+        }
+    });
+    let client = script.client();
+    let look = async |image: String, size: &str| {
+        let demand = Demand { image: Image::try_from(image).unwrap(), ..demand(size, 1, &[1]) };
+        preflight(&client, &demand, Call::within(Duration::from_secs(60))).await.unwrap()
+    };
+    let fits = look(OWN.to_owned(), "Standard_D4ps_v5").await;
+    assert_eq!((fits.facts.image_version.as_str(), fits.findings), ("1.10.0", vec![]));
+    let report = look(OWN.to_owned(), "Standard_D4s_v5").await;
+    assert!(report.findings[0].to_string().contains("Arm64, as the image"), "{:?}", report.findings);
+    let elsewhere = look(format!("{OWN}/versions/3.0.0"), "Standard_D4ps_v5").await;
+    assert_snapshot!(elsewhere.findings[0], @"image: need /subscriptions/other/resourceGroups/g/providers/Microsoft.Compute/galleries/own/images/debian/versions/3.0.0 in westus2; have ImageNotFound: no version of it is in the region. Check the id of the image, and that its version is replicated to the region.");
+    assert!(script.seen().iter().any(|seen| seen.path == OWN && seen.query == "api-version=2023-07-03"));
 }

@@ -5,15 +5,21 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::watch::Kind;
+use crate::config::Image;
 
 /// Tags by name.
 pub type Tags = BTreeMap<String, String>;
 
 /// The tag that says which cluster a resource belongs to.
 pub const TAG_CLUSTER: &str = "k0rdent-cluster-id";
+/// The tag of a resource group that says when the cluster was begun.
+pub const TAG_CREATED: &str = "created";
+/// The tag that says whose it is.
+pub const TAG_OWNER: &str = "owner";
 /// The tag that says in which run a resource was created.
 pub const TAG_EPOCH: &str = "k0rdent-run-epoch";
 /// The tag that names the node that a resource belongs to.
@@ -59,7 +65,7 @@ impl Ids {
 
 /// The tags of a resource group.
 pub fn group_tags(cluster_id: &str, owner: &str, created: &str) -> Tags {
-    let tags = [("cluster-id", cluster_id), ("created", created), ("created-by", "k0rdentctl"), ("owner", owner)];
+    let tags = [("cluster-id", cluster_id), (TAG_CREATED, created), ("created-by", "k0rdentctl"), (TAG_OWNER, owner)];
     let mut tags = to_tags(&tags);
     tags.insert(TAG_CLUSTER.to_owned(), cluster_id.to_owned());
     tags.retain(|_, value| !value.is_empty());
@@ -67,11 +73,21 @@ pub fn group_tags(cluster_id: &str, owner: &str, created: &str) -> Tags {
 }
 
 /// The tags of everything in the group; node and role are added where there is one.
-pub fn resource_tags(cluster_id: &str, epoch: u64, node: Option<(&str, &str)>) -> Tags {
-    let mut tags = to_tags(&[(TAG_CLUSTER, cluster_id), (TAG_EPOCH, &epoch.to_string())]);
+pub fn resource_tags(cluster_id: &str, owner: &str, epoch: u64, node: Option<(&str, &str)>) -> Tags {
+    let mut tags = to_tags(&[(TAG_CLUSTER, cluster_id), (TAG_OWNER, owner), (TAG_EPOCH, &epoch.to_string())]);
+    tags.retain(|_, value| !value.is_empty());
     if let Some((node, role)) = node {
         tags.extend(to_tags(&[(TAG_NODE, node), (TAG_ROLE, role)]));
     }
+    tags
+}
+
+/// The tags that somebody wants, and ours, which count where both have a name.
+pub fn with_tags(theirs: &Tags, ours: Tags) -> Tags {
+    let is_ours = |name: &str| ours.keys().any(|own| own.eq_ignore_ascii_case(name));
+    let mut tags: Tags = theirs.clone();
+    tags.retain(|name, _| !is_ours(name));
+    tags.extend(ours);
     tags
 }
 
@@ -91,16 +107,44 @@ pub fn ssh_key(location: &str, tags: &Tags, public_key: &str) -> Value {
 
 /// The network security group: the mesh from anywhere, SSH from the given prefixes only.
 pub fn network_security_group(location: &str, tags: &Tags, mesh_port: u16, ssh_from: &[String]) -> Value {
-    let mut rules = vec![rule("AllowWireGuard", 1000, "Udp", mesh_port, json!({"sourceAddressPrefix": "*"}))];
-    if !ssh_from.is_empty() {
-        rules.push(rule("AllowSSH", 1010, "Tcp", 22, json!({"sourceAddressPrefixes": ssh_from})));
-    }
+    let rules = [
+        rule("AllowWireGuard", 1000, "Udp", mesh_port, json!({"sourceAddressPrefix": "*"})),
+        rule(SSH_RULE, 1010, "Tcp", 22, json!({"sourceAddressPrefixes": ssh_from})),
+    ];
     json!({"location": location, "tags": tags, "properties": {"securityRules": rules}})
 }
 
-/// The first of our rules that is not in a network security group as it should be, and whether it is missing. Where SSH
-/// may come from is not compared if it is not known.
-pub fn rule_trouble(group: &Value, mesh_port: u16, ssh_from: &[String]) -> Option<(bool, &'static str)> {
+/// The name of the rule that lets SSH in.
+pub const SSH_RULE: &str = "AllowSSH";
+
+/// What is not as it should be in a network security group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuleTrouble<'group> {
+    /// A rule is missing.
+    Missing(&'static str),
+    /// A rule lets something else in than it should.
+    Changed(&'static str),
+    /// SSH is open, to these ranges and not to those that are wanted.
+    OpenTo(Vec<&'group str>),
+}
+
+impl RuleTrouble<'_> {
+    /// What kind of difference it is, and what that means where SSH is to be open to these ranges.
+    pub fn told(&self, ssh_from: &[String]) -> (&'static str, String) {
+        match self {
+            Self::Missing(rule) => ("rule-missing", format!("rule {rule} is missing")),
+            Self::Changed(rule) => ("rule-changed", format!("rule {rule} was changed")),
+            Self::OpenTo(ranges) => {
+                let (there, wanted) = (ranges.join(", "), ssh_from.join(", "));
+                ("rule-changed", format!("rule {SSH_RULE} was changed: SSH is open to {there}, not to {wanted}"))
+            }
+        }
+    }
+}
+
+/// What is wrong with the first of our rules that is not in a network security group as it should be. Where SSH may come
+/// from is not compared if it is not known.
+pub fn rule_trouble<'group>(group: &'group Value, mesh_port: u16, ssh_from: &[String]) -> Option<RuleTrouble<'group>> {
     let rules = group["properties"]["securityRules"].as_array();
     let find = |name: &str| rules.into_iter().flatten().find(|rule| rule["name"] == name);
     let is_open = |rule: &Value, protocol: &str, port: u16| {
@@ -112,16 +156,22 @@ pub fn rule_trouble(group: &Value, mesh_port: u16, ssh_from: &[String]) -> Optio
             && text("destinationPortRange") == port.to_string()
     };
     match find("AllowWireGuard") {
-        None => return Some((true, "AllowWireGuard")),
-        Some(rule) if !is_open(rule, "Udp", mesh_port) => return Some((false, "AllowWireGuard")),
+        None => return Some(RuleTrouble::Missing("AllowWireGuard")),
+        Some(rule) if !is_open(rule, "Udp", mesh_port) => return Some(RuleTrouble::Changed("AllowWireGuard")),
         Some(_) => {}
     }
-    let Some(rule) = find("AllowSSH") else { return Some((true, "AllowSSH")) };
-    let sources = rule["properties"]["sourceAddressPrefixes"].as_array();
-    let sources: Vec<&str> = sources.into_iter().flatten().filter_map(Value::as_str).collect();
+    let Some(rule) = find(SSH_RULE) else { return Some(RuleTrouble::Missing(SSH_RULE)) };
+    // Others may write a single range into the field for one (Azure documentation: both exist).
+    let (one, several) = (&rule["properties"]["sourceAddressPrefix"], &rule["properties"]["sourceAddressPrefixes"]);
+    let sources = several.as_array().into_iter().flatten().chain(std::iter::once(one));
+    let sources: Vec<&str> = sources.filter_map(Value::as_str).collect();
     let same = ssh_from.is_empty()
         || sources.len() == ssh_from.len() && ssh_from.iter().all(|from| sources.contains(&from.as_str()));
-    (!is_open(rule, "Tcp", 22) || !same).then_some((false, "AllowSSH"))
+    match same {
+        _ if !is_open(rule, "Tcp", 22) => Some(RuleTrouble::Changed(SSH_RULE)),
+        false => Some(RuleTrouble::OpenTo(sources)),
+        true => None,
+    }
 }
 
 fn rule(name: &str, priority: u16, protocol: &str, port: u16, source: Value) -> Value {
@@ -161,12 +211,12 @@ pub fn virtual_network(
     })
 }
 
-/// A public address. It spans the zones, so that its machine may move from one to another.
-pub fn public_ip(location: &str, tags: &Tags) -> Value {
-    json!({
+/// A public address. It spans the zones, where there are any, so that its machine may move from one to another.
+pub fn public_ip(location: &str, tags: &Tags, has_zones: bool) -> Value {
+    let zones: &[u8] = if has_zones { &[1, 2, 3] } else { &[] };
+    let body = json!({
         "location": location,
         "tags": tags,
-        "zones": ["1", "2", "3"],
         "sku": {"name": "Standard", "tier": "Regional"},
         "properties": {
             "publicIPAllocationMethod": "Static",
@@ -174,7 +224,16 @@ pub fn public_ip(location: &str, tags: &Tags) -> Value {
             "idleTimeoutInMinutes": 4,
             "deleteOption": "Delete",
         },
-    })
+    });
+    in_zones(body, zones)
+}
+
+/// A region without zones does not know the field.
+fn in_zones(mut body: Value, zones: &[u8]) -> Value {
+    if !zones.is_empty() {
+        body["zones"] = json!(zones.iter().map(u8::to_string).collect::<Vec<_>>());
+    }
+    body
 }
 
 /// A network interface with a fixed private address and a public one that goes when it goes.
@@ -199,8 +258,8 @@ pub fn network_interface(location: &str, tags: &Tags, subnet_id: &str, address: 
     })
 }
 
-/// What happens to a Spot machine when Azure takes it back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What happens to a Spot machine when Azure takes it back; in Azure's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Eviction {
     /// It stays, switched off; its disk costs.
     Deallocate,
@@ -215,14 +274,16 @@ pub struct VirtualMachine<'a> {
     pub name: &'a str,
     /// The region.
     pub location: &'a str,
-    /// The availability zone.
-    pub zone: u8,
+    /// The availability zone, if it is to be in one.
+    pub zone: Option<u8>,
     /// The size.
     pub size: &'a str,
     /// Spot, with what happens on eviction; a regular machine if absent.
     pub spot: Option<Eviction>,
-    /// The image, `publisher:offer:sku:version`.
-    pub image: &'a str,
+    /// The image.
+    pub image: &'a Image,
+    /// Its version, if that is known better than the image says it.
+    pub image_version: Option<&'a str>,
     /// The name of its disk.
     pub disk_name: &'a str,
     /// The size of its disk.
@@ -248,19 +309,29 @@ pub fn disk_type(size: &str) -> &'static str {
     if rest.contains('s') || family.ends_with('S') { "Premium_LRS" } else { "StandardSSD_LRS" }
 }
 
-/// A machine. The image must be of the form `publisher:offer:sku:version`; the configuration has checked that.
+/// The image of a machine. Of an own image without a version, Azure takes the latest (Azure documentation).
+fn image_reference(image: &Image, version: Option<&str>) -> Value {
+    match image {
+        Image::Marketplace { publisher, offer, sku, version: named } => {
+            json!({"publisher": publisher, "offer": offer, "sku": sku, "version": version.unwrap_or(named)})
+        }
+        Image::Gallery { definition, version: named } => match version.or(named.as_deref()) {
+            Some(version) => json!({"id": format!("{definition}/versions/{version}")}),
+            None => json!({"id": definition}),
+        },
+    }
+}
+
+/// A machine.
 pub fn virtual_machine(machine: &VirtualMachine<'_>) -> Value {
-    let image: Vec<&str> = machine.image.splitn(4, ':').collect();
-    let part = |index: usize| image.get(index).copied().unwrap_or_default();
     let key_path = format!("/home/{}/.ssh/authorized_keys", machine.username);
     let mut body = json!({
         "location": machine.location,
-        "zones": [machine.zone.to_string()],
         "tags": machine.tags,
         "properties": {
             "hardwareProfile": {"vmSize": machine.size},
             "storageProfile": {
-                "imageReference": {"publisher": part(0), "offer": part(1), "sku": part(2), "version": part(3)},
+                "imageReference": image_reference(machine.image, machine.image_version),
                 "osDisk": {
                     "name": machine.disk_name,
                     "createOption": "FromImage",
@@ -293,11 +364,11 @@ pub fn virtual_machine(machine: &VirtualMachine<'_>) -> Value {
     if let Some(eviction) = machine.spot {
         let properties = &mut body["properties"];
         properties["priority"] = json!("Spot");
-        properties["evictionPolicy"] = json!(format!("{eviction:?}"));
+        properties["evictionPolicy"] = json!(eviction);
         // At most the price of a regular machine (Azure documentation).
         properties["billingProfile"] = json!({"maxPrice": -1});
     }
-    body
+    in_zones(body, machine.zone.as_slice())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ fn pretty(value: &Value) -> String {
 }
 
 fn tags() -> Tags {
-    resource_tags("k0rdent-abcd1234", 3, Some(("k0s-worker-1", "worker")))
+    resource_tags("k0rdent-abcd1234", "ada", 3, Some(("k0s-worker-1", "worker")))
 }
 
 fn ids() -> Ids {
@@ -69,8 +69,9 @@ fn security_group() {
       "tags": {}
     }
     "#);
-    let closed = network_security_group("westus2", &Tags::new(), 51820, &[]);
-    assert_eq!(closed["properties"]["securityRules"].as_array().unwrap().len(), 1);
+    let ranges = ["192.0.2.1/32".to_owned()];
+    let made = network_security_group("westus2", &Tags::new(), 51820, &ranges);
+    assert_eq!(rule_trouble(&made, 51820, &ranges), None, "what is made is what is looked for");
 }
 
 #[test]
@@ -105,7 +106,7 @@ fn network() {
 
 #[test]
 fn address_and_interface() {
-    assert_snapshot!(pretty(&public_ip("westus2", &tags())), @r#"
+    assert_snapshot!(pretty(&public_ip("westus2", &tags(), true)), @r#"
     {
       "location": "westus2",
       "properties": {
@@ -122,7 +123,8 @@ fn address_and_interface() {
         "k0rdent-cluster-id": "k0rdent-abcd1234",
         "k0rdent-node": "k0s-worker-1",
         "k0rdent-role": "worker",
-        "k0rdent-run-epoch": "3"
+        "k0rdent-run-epoch": "3",
+        "owner": "ada"
       },
       "zones": [
         "1",
@@ -168,10 +170,11 @@ fn machine() {
     let mut machine = VirtualMachine {
         name: "k0s-worker-1",
         location: "westus2",
-        zone: 2,
+        zone: Some(2),
         size: "Standard_D4s_v5",
         spot: Some(Eviction::Deallocate),
-        image: "Debian:debian-12:12-gen2:latest",
+        image: &Image::try_from("Debian:debian-12:12-gen2:latest".to_owned()).unwrap(),
+        image_version: None,
         disk_name: "k0s-worker-1-osdisk",
         disk_gb: 64,
         username: "k0rdent",
@@ -248,7 +251,8 @@ fn machine() {
         "k0rdent-cluster-id": "k0rdent-abcd1234",
         "k0rdent-node": "k0s-worker-1",
         "k0rdent-role": "worker",
-        "k0rdent-run-epoch": "3"
+        "k0rdent-run-epoch": "3",
+        "owner": "ada"
       },
       "zones": [
         "2"
@@ -271,4 +275,15 @@ fn premium_disks_are_for_sizes_with_an_s() {
     ] {
         assert_eq!(disk_type(size) == "Premium_LRS", premium, "{size}");
     }
+}
+
+#[test]
+fn an_own_image_and_no_zone_look_like_this() {
+    let own = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/galleries/own/images/debian";
+    let image = |text: String| Image::try_from(text).unwrap();
+    assert_eq!(image_reference(&image(own.to_owned()), None), json!({"id": own}));
+    assert_eq!(image_reference(&image(own.to_owned()), Some("1.2.3")), json!({"id": format!("{own}/versions/1.2.3")}));
+    let fixed = image(format!("{own}/versions/1.0.0"));
+    assert_eq!(image_reference(&fixed, None), json!({"id": format!("{own}/versions/1.0.0")}));
+    assert!(public_ip("westcentralus", &tags(), false).get("zones").is_none());
 }

@@ -24,7 +24,8 @@ use tokio::time::Instant;
 use super::{ArmClient, Credentials, Endpoints};
 use crate::{
     http::HttpClient,
-    seam::{Clock, Files, Network, Stream, World, lock, pause},
+    proxy::Proxy,
+    seam::{Clock, Files, Network, Roots, Stream, World, lock, pause},
     secret::Secret,
 };
 
@@ -115,7 +116,9 @@ impl Script {
             network: Arc::new(self.clone()),
             clock: Arc::new(TestClock(Instant::now())),
             random: Arc::new(Mutex::new(ChaCha8Rng::seed_from_u64(7))),
-            roots: Vec::new(),
+            roots: Roots::Public,
+            proxy: Proxy::default(),
+            keyring: Arc::new(crate::seam::NoKeyring),
             files: Arc::new(TestFiles(self.files.clone())),
         }
     }

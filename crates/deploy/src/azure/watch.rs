@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use engine::Intent;
 use serde_json::Value;
 use tokio::{
     sync::Mutex as AsyncMutex,
@@ -20,7 +21,7 @@ use tokio::{
 
 use super::{
     arm::{Answer, ArmClient, Call, Progress},
-    error::ArmError,
+    error::{ArmError, ErrorClass, Retry},
     resources::Ids,
 };
 use crate::seam::{lock, pause};
@@ -37,6 +38,9 @@ const LISTING_LAG: Duration = Duration::from_secs(30);
 
 /// How often a vanishing resource group or a single operation is looked at.
 const SINGLE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Between two tries to delete what is still in use.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
 
 /// How long a resource group may look untouched after its deletion was accepted (guess).
 const DELETION_LAG: Duration = Duration::from_secs(60);
@@ -143,13 +147,14 @@ impl Watch {
     /// Sends a PUT and waits until the resource is ready, unless the answer already says so.
     pub async fn put(
         &self,
+        proof: &Intent,
         kind: Kind,
         name: &str,
         body: &Value,
         call: Call,
         evidence: Evidence<'_>,
     ) -> Result<Value, ArmError> {
-        let answer = self.arm.put(&self.ids.of(kind, name), body, call).await?;
+        let answer = self.arm.put(proof, &self.ids.of(kind, name), body, call).await?;
         self.remember(kind, name, &answer);
         match state_of(&answer.body) {
             // Types without long operations, such as SSH keys, may not speak of a state.
@@ -177,6 +182,31 @@ impl Watch {
                 (_, None) if start.elapsed() > LISTING_LAG => return Err(self.vanished(kind, name, call).await),
                 _ => last = state.to_owned(),
             }
+        }
+    }
+
+    /// Asks for a deletion, in whatever resource group, again and again while Azure says that the resource is still in use:
+    /// what used it has just gone, or was never made, and Azure lets go of it by itself.
+    pub async fn delete(
+        &self,
+        proof: &Intent,
+        id: &str,
+        call: Call,
+        evidence: Evidence<'_>,
+    ) -> Result<Answer, ArmError> {
+        let start = Instant::now();
+        loop {
+            let error = match self.arm.delete(proof, id, call).await {
+                Err(error) if error.class == ErrorClass::InUse => error,
+                answer => return answer,
+            };
+            let Retry::Later(kept) = error.retry else { return Err(error) };
+            if start.elapsed() > kept || Instant::now() + TRY_AGAIN >= call.deadline {
+                return Err(error);
+            }
+            let (code, kept) = (&error.code, kept.as_secs());
+            evidence(&format!("Azure keeps it for up to {kept} s ({code}), {} s", start.elapsed().as_secs()));
+            pause(TRY_AGAIN).await;
         }
     }
 

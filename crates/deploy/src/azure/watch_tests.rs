@@ -1,5 +1,6 @@
 //! Tests of the watch against a scripted server.
 
+use engine::Intent;
 use serde_json::json;
 
 use super::*;
@@ -51,7 +52,9 @@ async fn many_waits_cost_one_list_each_interval() {
 #[test]
 fn waits_can_be_spawned() {
     fn check<T: Send>(_: impl FnOnce(&'static Watch) -> T) {}
-    check(|watch| async { watch.put(Kind::Disk, "d", &json!({}), Call::within(MINUTE), &nothing).await });
+    check(|watch| async {
+        watch.put(&Intent::for_tests(), Kind::Disk, "d", &json!({}), Call::within(MINUTE), &nothing).await
+    });
     check(|watch| async { watch.gone(None, Call::within(MINUTE), &nothing).await });
 }
 
@@ -82,7 +85,10 @@ async fn a_failure_is_explained_by_its_operation() {
         ),
     });
     let watch = watch(&script);
-    let error = watch.put(Kind::VirtualMachine, "vm", &json!({}), Call::within(MINUTE), &nothing).await.unwrap_err();
+    let error = watch
+        .put(&Intent::for_tests(), Kind::VirtualMachine, "vm", &json!({}), Call::within(MINUTE), &nothing)
+        .await
+        .unwrap_err();
     assert_eq!(error.to_string(), "virtualMachines/vm: ZonalAllocationFailed: no capacity");
 }
 
@@ -97,7 +103,7 @@ async fn without_its_operation_a_machine_explains_itself() {
     });
     let watch = watch(&script);
     let error = watch.settled(Kind::VirtualMachine, "vm", Call::within(MINUTE), &nothing).await.unwrap_err();
-    assert_eq!((error.code.as_str(), error.message.as_str()), ("OSProvisioningTimedOut", "late"));
+    assert_eq!((error.code.as_str(), &*error.message), ("OSProvisioningTimedOut", "late"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,9 +1,16 @@
 //! What must hold between and within settings beyond their types. Pure: nothing is asked of the world.
 
+use super::forms::{
+    absolute_path, dns_label, download_url, k0s_version, location, registry, semantic_version, sha256, size,
+    subscription, tag_name, tag_value, tenant, username,
+};
+use super::idle::without_effect;
 use super::read::Reading;
-use super::{Architecture, Config, Problem, Provider, Severity};
+use super::{Architecture, Config, Kind, Problem, Provider, Severity};
 use crate::topology::Role;
+use crate::words;
 use ipnet::Ipv4Net;
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
@@ -14,9 +21,22 @@ pub(crate) const SUBNET_FIRST_NODE_OFFSET: u32 = 4;
 const SUBNET_RESERVED: u64 = 5;
 /// Not for machines in the mesh: .0 to .10, and the last address.
 const MESH_RESERVED: u64 = 12;
-/// Azure documentation: user names that a machine must not have.
-const RESERVED_USERS: &str = "administrator admin user user1 test user2 test1 user3 admin1 1 123 a actuser adm admin2 \
-    aspnet backup console david guest john owner root server sql support support_388945a0 sys test2 test3 user4 user5";
+/// The layout of a configuration that this program knows.
+const SCHEMA: &str = "k0rdent-config";
+const LAYOUT: (u32, u32) = (1, 0);
+/// Azure documentation: how many tags a resource can have.
+const MOST_TAGS: usize = 50;
+/// The tags that k0rdentctl gives to what it creates.
+pub(super) const OWN_TAGS: &[&str] = &[
+    "cluster-id",
+    "created",
+    "created-by",
+    "k0rdent-cluster-id",
+    "k0rdent-node",
+    "k0rdent-role",
+    "k0rdent-run-epoch",
+    "owner",
+];
 /// Calico encapsulates pod traffic to this UDP port (k0s source: `vxlanPort`).
 const VXLAN_PORT: u16 = 4789;
 
@@ -31,6 +51,7 @@ pub(super) fn check(config: &mut Config, reading: &Reading) -> Vec<Problem> {
     }
     let config = &*config;
     let mut checker = Checker { config, reading, problems: Vec::new() };
+    checker.layout();
     checker.texts();
     checker.sources();
     checker.hosts(declared);
@@ -44,8 +65,10 @@ pub(super) fn check(config: &mut Config, reading: &Reading) -> Vec<Problem> {
     }
     checker.room();
     checker.packets();
+    checker.proxy();
     checker.timeouts();
     checker.kof();
+    checker.without_effect();
     checker.problems
 }
 
@@ -84,6 +107,61 @@ impl Checker<'_> {
         self.report(Severity::Warning, keys, message);
     }
 
+    /// The file's layout, which whoever wrote the file may have had from another program, or from a later one.
+    fn layout(&mut self) {
+        let metadata = &self.config.metadata;
+        if metadata.schema != SCHEMA {
+            self.error(
+                &["metadata.schema"],
+                format!("{:?} is another layout; this program reads {SCHEMA}", metadata.schema),
+            );
+        }
+        let numbers: Option<Vec<u32>> = metadata.version.split('.').map(|number| number.parse().ok()).collect();
+        let version = match numbers.as_deref() {
+            Some([major]) => (*major, 0),
+            Some([major, minor]) => (*major, *minor),
+            _ => {
+                let message = format!("{:?} is not the version of a layout, such as 1.0", metadata.version);
+                return self.error(&["metadata.version"], message);
+            }
+        };
+        let (given, (major, minor)) = (&metadata.version, LAYOUT);
+        match version.cmp(&LAYOUT) {
+            Ordering::Equal => {}
+            Ordering::Greater => self.error(
+                &["metadata.version"],
+                format!("{given} is newer than this program, which knows {major}.{minor}; install a newer k0rdentctl"),
+            ),
+            Ordering::Less => self.warning(
+                &["metadata.version"],
+                format!("{given} is older than {major}.{minor}, as which the file is read; write {major}.{minor}"),
+            ),
+        }
+    }
+
+    /// Keys that somebody has set and nobody follows: one warning for each reason, at the first of them.
+    fn without_effect(&mut self) {
+        let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
+        super::each_key("", super::top_level(), &mut |key, field| {
+            let is_section = matches!(field.kind, Kind::Section(_));
+            // What is off is off, as its author wants it.
+            let is_off = key == "kof.enabled" && !self.config.kof.enabled;
+            if is_section || is_off || !self.is_given(key) {
+                return;
+            }
+            let Some(reason) = without_effect(key, self.config) else { return };
+            match reasons.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, keys)) => keys.push(key.to_owned()),
+                None => reasons.push((reason, vec![key.to_owned()])),
+            }
+        });
+        for (reason, keys) in reasons {
+            let Some((first, others)) = keys.split_first() else { continue };
+            let others = if others.is_empty() { String::new() } else { format!("; nor has {}", others.join(", ")) };
+            self.warning(&[first], format!("has no effect: {reason}{others}"));
+        }
+    }
+
     /// Texts whose form is known.
     fn texts(&mut self) {
         let Config { metadata, azure, vm_sizing, ssh, software, kof, .. } = self.config;
@@ -98,6 +176,8 @@ impl Checker<'_> {
             ("ssh.username", &ssh.username, username),
             ("software.k0s.version", &software.k0s.version, k0s_version),
             ("software.k0s.download_url", &optional(&software.k0s.download_url), download_url),
+            ("software.k0s.sha256.amd64", &optional(&software.k0s.sha256.amd64), sha256),
+            ("software.k0s.sha256.arm64", &optional(&software.k0s.sha256.arm64), sha256),
             ("software.k0s.binary", &optional(&software.k0s.binary), absolute_path),
             ("software.k0s.airgap_bundle", &optional(&software.k0s.airgap_bundle), absolute_path),
             ("software.k0rdent.version", &software.k0rdent.version, semantic_version),
@@ -163,6 +243,22 @@ impl Checker<'_> {
                 self.error(&keys, format!("{address} is inside {other} {range}"));
             }
         }
+        for (index, host) in hosts.iter().enumerate() {
+            let same: Vec<usize> = (0..hosts.len()).filter(|&other| hosts[other].host_key == host.host_key).collect();
+            if let [first, others @ ..] = &same[..]
+                && *first == index
+                && !others.is_empty()
+            {
+                let others: Vec<String> = others.iter().map(|other| format!("hosts[{other}]")).collect();
+                let message = format!(
+                    "{} hosts cannot have one key, and this is that of {} too; on each of them, `cat \
+                    /etc/ssh/ssh_host_ed25519_key.pub` prints its own",
+                    same.len(),
+                    others.join(" and "),
+                );
+                self.warning(&[&format!("hosts[{index}].host_key")], message);
+            }
+        }
         for (index, bastion) in ssh.bastions.iter().enumerate() {
             let login = [bastion.address.as_str(), &bastion.user, &bastion.key];
             self.login(&format!("ssh.bastions[{index}]"), login, bastion.port);
@@ -198,12 +294,55 @@ impl Checker<'_> {
             let keys = ["software.k0s.binary", "software.k0s.download_url"];
             self.error(&keys, "the binary is either uploaded or downloaded; remove this or software.k0s.download_url");
         }
+        if let Some(url) = &k0s.download_url
+            && k0s.sha256.any().is_empty()
+        {
+            let message = format!(
+                "nobody says what is there; say software.k0s.sha256.amd64 (or arm64) too, which \
+                `curl -fsSL {url} | sha256sum` prints where you trust what it downloads"
+            );
+            self.error(&["software.k0s.download_url"], message);
+        }
+    }
+
+    /// Azure documentation: the rules for tags.
+    fn tags(&mut self) {
+        let tags = &self.config.azure.tags;
+        if tags.len() > MOST_TAGS - OWN_TAGS.len() {
+            let room = MOST_TAGS - OWN_TAGS.len();
+            let message =
+                format!("{} are too many: a resource has at most {MOST_TAGS} tags, and {room} are free", tags.len());
+            self.error(&["azure.tags"], message);
+        }
+        let mut seen = BTreeSet::new();
+        for (name, value) in tags {
+            let key = format!("azure.tags.{name}");
+            if let Err(message) = tag_name(name) {
+                self.error(&[&key], message);
+            }
+            if value.chars().count() > 256 {
+                self.error(&[&key], "a tag in Azure has at most 256 characters");
+            }
+            if !seen.insert(name.to_lowercase()) {
+                self.error(
+                    &[&key],
+                    "stands twice: Azure does not tell upper case from lower case in the names of tags",
+                );
+            }
+            if OWN_TAGS.iter().any(|own| own.eq_ignore_ascii_case(name)) {
+                self.warning(&[&key], "has no effect: the tag is k0rdentctl's own");
+            }
+        }
     }
 
     fn azure(&mut self) {
+        self.tags();
         // Debian's images are 30 GB (guess: those of other publishers too); 4095 GiB is Azure's limit.
         if !(30..=4095).contains(&self.config.azure.os_disk_gb) {
             self.error(&["azure.os_disk_gb"], "a disk has 30 to 4095 GiB");
+        }
+        if let Some(trouble) = super::regions::trouble(&self.config.azure.location) {
+            self.warning(&["azure.location"], trouble);
         }
         for (index, range) in self.config.azure.ssh_allowed_from.iter().enumerate() {
             if range.prefix_len() == 0 {
@@ -222,7 +361,9 @@ impl Checker<'_> {
             sizes.push(("vm_sizing.worker.size", &vm_sizing.worker.size));
         }
         for (key, size) in sizes {
-            let (machine, image_architecture) = (Architecture::of_size(size), image.architecture());
+            let (machine, Some(image_architecture)) = (Architecture::of_size(size), image.architecture()) else {
+                continue;
+            };
             if machine != image_architecture {
                 let (machine, has) = (machine.name(), image_architecture.name());
                 let message =
@@ -254,14 +395,17 @@ impl Checker<'_> {
                 let keys = ["cluster.controllers.run_workloads", workers_key];
                 self.error(&keys, "nothing would run workloads: there are no workers and controllers may not");
             }
-            _ => self.warning(&[workers_key], "without workers, the controllers run workloads too"),
+            // One machine that is everything, or somebody who says so: it is meant.
+            None if count > 1 => {
+                let message = "without workers, the controllers run workloads too; say so with \
+                    cluster.controllers.run_workloads: true";
+                self.warning(&[workers_key], message);
+            }
+            _ => {}
         }
     }
 
     fn zones(&mut self, key: &str, zones: &[u8]) {
-        if zones.is_empty() {
-            self.error(&[key], "name at least one zone, as in [1]");
-        }
         let mut seen = BTreeSet::new();
         for (index, zone) in zones.iter().enumerate() {
             let item = format!("{key}[{index}]");
@@ -341,7 +485,8 @@ impl Checker<'_> {
                 _ => "each takes a /24",
             };
             let prefix = prefix_for(needed);
-            let message = format!("{key} {range} has no room for {nodes} machines ({why}); give it a /{prefix}");
+            let machines = words::count(nodes as usize, "machine");
+            let message = format!("{key} {range} has no room for {machines} ({why}); give it a /{prefix}");
             self.report(severity, &[key, "cluster.workers.count", "cluster.controllers.count"], message);
         }
     }
@@ -364,6 +509,35 @@ impl Checker<'_> {
                 "Azure's packets are 1500 bytes and VXLAN takes 50 of them; more than 1450 may be lost",
             ),
             _ => {}
+        }
+    }
+
+    /// The proxy of the machines.
+    fn proxy(&mut self) {
+        let proxy = &self.config.proxy;
+        for (index, exception) in proxy.no_proxy.iter().enumerate() {
+            if let Err(message) = super::proxy::exception(exception) {
+                self.error(&[&format!("proxy.no_proxy[{index}]")], message);
+            }
+        }
+        for (key, address) in [("proxy.http", &proxy.http), ("proxy.https", &proxy.https)] {
+            match address {
+                Some(address) if address.is_masked() => {
+                    self.warning(&[key], "its password is ***, which is how `config show` masks one");
+                }
+                None if proxy.is_set() => self.warning(&[key], "is not set: the machines go there without a proxy"),
+                _ => {}
+            }
+        }
+        if proxy.is_set() {
+            self.warning(
+                &["proxy"],
+                "is for the machines: k0rdent's own pods, which download charts and providers, do not get it",
+            );
+        }
+        if !proxy.no_proxy.is_empty() && !proxy.is_set() {
+            let keys = ["proxy.no_proxy", "proxy.http", "proxy.https"];
+            self.warning(&keys, "has no effect: there is neither proxy.http nor proxy.https");
         }
     }
 
@@ -421,111 +595,4 @@ fn size_of(range: &Ipv4Net) -> u64 {
 /// The longest prefix whose range has at least that many addresses.
 fn prefix_for(addresses: u64) -> u32 {
     32u32.saturating_sub(addresses.next_power_of_two().trailing_zeros())
-}
-
-/// Everything is fine, or the message.
-fn demand(holds: bool, message: impl FnOnce() -> String) -> Result<(), String> {
-    if holds { Ok(()) } else { Err(message()) }
-}
-
-/// Azure documentation: a tag's value has at most 256 characters. Which ones: those that the scripts keep, and `+`,
-/// which stands in e-mail addresses.
-fn tag_value(text: &str) -> Result<(), String> {
-    demand(text.chars().count() <= 256, || "a tag in Azure has at most 256 characters".to_owned())?;
-    let strange = text.chars().find(|c| !c.is_alphanumeric() && !" ._-:@+".contains(*c));
-    strange.map_or(Ok(()), |c| Err(format!("{c:?} cannot be in a tag; letters, digits, spaces and ._-:@+ can")))
-}
-
-fn is_uuid(text: &str) -> bool {
-    let lengths: Vec<_> = text.split('-').map(str::len).collect();
-    lengths == [8, 4, 4, 4, 12] && text.chars().all(|c| c.is_ascii_hexdigit() || c == '-')
-}
-
-fn subscription(text: &str) -> Result<(), String> {
-    demand(text.is_empty() || is_uuid(text), || {
-        format!("{text:?} is not an id such as 00000000-0000-0000-0000-000000000000; a name will not do")
-    })
-}
-
-fn tenant(text: &str) -> Result<(), String> {
-    let domain = text.contains('.') && text.chars().all(|c| c.is_ascii_alphanumeric() || ".-".contains(c));
-    demand(text.is_empty() || domain || is_uuid(text), || format!("{text:?} is neither a tenant's id nor its domain"))
-}
-
-fn location(text: &str) -> Result<(), String> {
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let name = text.to_ascii_lowercase().replace([' ', '-', '_'], "");
-    demand(!text.is_empty() && text.chars().all(plain), || match !name.is_empty() && name.chars().all(plain) {
-        true => format!("{text:?} is not the name of a region; write {name}"),
-        false => format!("{text:?} is not the name of a region, such as westus2"),
-    })
-}
-
-fn size(text: &str) -> Result<(), String> {
-    let rest = text.strip_prefix("Standard_").or_else(|| text.strip_prefix("Basic_")).unwrap_or_default();
-    let legal = rest.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c));
-    let begins = rest.starts_with(|c: char| c.is_ascii_uppercase()) && rest.contains(|c: char| c.is_ascii_digit());
-    demand(legal && begins, || format!("{text:?} is not a machine size of Azure, such as Standard_B2s"))
-}
-
-/// Debian's rule for user names, and Azure's list of those it refuses.
-fn username(text: &str) -> Result<(), String> {
-    let first = text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
-    let rest = text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c));
-    demand(first && rest && text.len() <= 32, || {
-        format!("{text:?} is not a user name: up to 32 of a-z, 0-9, - and _, a letter or _ first")
-    })?;
-    demand(!RESERVED_USERS.split_whitespace().any(|reserved| reserved == text), || {
-        format!("Azure does not allow the user name {text}; take another, such as k0rdent")
-    })
-}
-
-/// `1.2.3`, then perhaps `-rc.1`.
-fn is_semantic(text: &str) -> bool {
-    let (numbers, pre_release) = text.split_once('-').unwrap_or((text, "0"));
-    let number = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
-    let legal = pre_release.chars().all(|c| c.is_ascii_alphanumeric() || ".-".contains(c)) && !pre_release.is_empty();
-    legal && numbers.split('.').count() == 3 && numbers.split('.').all(number)
-}
-
-fn semantic_version(text: &str) -> Result<(), String> {
-    demand(is_semantic(text), || match text.strip_prefix('v').filter(|rest| is_semantic(rest)) {
-        Some(version) => format!("{text:?} has a v too many; write {version}"),
-        None => format!("{text:?} is not a version, such as 1.1.1"),
-    })
-}
-
-fn k0s_version(text: &str) -> Result<(), String> {
-    let (kubernetes, build) = text.split_once('+').unwrap_or((text, ""));
-    let build = build.strip_prefix("k0s.").unwrap_or_default();
-    let numbered = !build.is_empty() && build.chars().all(|c| c.is_ascii_digit());
-    let version = kubernetes.strip_prefix('v').is_some_and(is_semantic);
-    demand(version && numbered, || format!("{text:?} is not a release of k0s, such as v1.33.2+k0s.0"))
-}
-
-fn download_url(text: &str) -> Result<(), String> {
-    let host = text.strip_prefix("https://").map(|rest| rest.split('/').next().unwrap_or_default());
-    demand(text.is_empty() || host.is_some_and(|host| !host.is_empty()), || format!("{text:?} is not an https address"))
-}
-
-/// Later runs read the file again, and may start anywhere.
-fn absolute_path(text: &str) -> Result<(), String> {
-    demand(text.is_empty() || std::path::Path::new(text).is_absolute(), || {
-        format!("{text:?} is not an absolute path; later runs read the file again, wherever they start")
-    })
-}
-
-fn registry(text: &str) -> Result<(), String> {
-    let path = text.strip_prefix("oci://").unwrap_or_default();
-    demand(path.split('/').filter(|part| !part.is_empty()).count() >= 2, || {
-        format!("{text:?} is not a chart's OCI address, such as oci://ghcr.io/k0rdent/kcm/charts/kcm")
-    })
-}
-
-fn dns_label(text: &str) -> Result<(), String> {
-    let legal = text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-    let ends = !text.starts_with('-') && !text.ends_with('-');
-    demand(legal && ends && (1..=63).contains(&text.len()), || {
-        format!("{text:?} is not a name in Kubernetes: up to 63 of a-z, 0-9 and -, not - first or last")
-    })
 }

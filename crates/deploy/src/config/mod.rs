@@ -1,20 +1,34 @@
 //! The configuration: one YAML file, read strictly, with every problem reported at once and at its place.
 
 mod check;
+mod forms;
+mod idle;
+mod image;
 mod model;
+mod proxy;
 mod read;
+mod regions;
 mod schema;
 mod tree;
 
 pub(crate) use check::{MESH_FIRST_NODE_OFFSET, SUBNET_FIRST_NODE_OFFSET};
+pub use image::Image;
 pub use model::*;
+pub use proxy::ProxyAddress;
 use read::join;
 pub use schema::{Field, Kind, Setting};
 use serde_json::Value;
 use serde_saphyr::granit_parser::Span;
-use sha2::{Digest, Sha256};
 use std::fmt;
 use tree::Position;
+
+impl Azure {
+    /// The tags that whoever wrote the configuration gives to everything: those that are not k0rdentctl's own.
+    pub fn given_tags(&self) -> std::collections::BTreeMap<String, String> {
+        let is_own = |name: &str| check::OWN_TAGS.iter().any(|own| own.eq_ignore_ascii_case(name));
+        self.tags.iter().filter(|(name, _)| !is_own(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+}
 
 /// Starter files by name.
 pub const TEMPLATES: &[(&str, &str)] = &[
@@ -110,11 +124,6 @@ pub fn template(name: &str) -> Option<&'static str> {
     TEMPLATES.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
 }
 
-/// The SHA-256 digest of a text in hexadecimal.
-pub fn sha256(text: &str) -> String {
-    hex::encode(Sha256::digest(text))
-}
-
 /// Every key with its default and meaning, as a Markdown table.
 pub fn reference() -> String {
     let mut lines = vec!["| key | default | meaning |".to_owned(), "| --- | --- | --- |".to_owned()];
@@ -125,7 +134,8 @@ pub fn reference() -> String {
                 Value::Null => "not set".to_owned(),
                 value => format!("`{value}`"),
             };
-            lines.push(format!("| `{key}` | {default} | {} |", field.documentation.trim()));
+            let idle = idle::never_followed(key).map_or_else(String::new, |why| format!(" No effect: {why}."));
+            lines.push(format!("| `{key}` | {default} | {}{idle} |", field.documentation.trim()));
         }
     });
     lines.join("\n") + "\n"

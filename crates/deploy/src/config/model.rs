@@ -1,13 +1,17 @@
 //! The settings themselves: every key, its type, its default and its meaning. The defaults are those of the shell
-//! scripts that this program succeeds (randybias/k0rdent-azure-setup), whose files load unmodified; "not used" marks
-//! their keys that are accepted without effect.
+//! scripts that this program succeeds (randybias/k0rdent-azure-setup), whose files load unmodified; `idle` marks
+//! their keys that are accepted without effect, of which whoever sets one is told.
 
+use super::image::Image;
+use super::proxy::ProxyAddress;
 use super::schema::{Field, Kind, Setting, settings};
+use crate::ssh::Patience;
 use crate::topology::Role;
 use ipnet::{IpNet, Ipv4Net};
 use russh::keys::{Algorithm, PublicKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 settings! {
@@ -25,6 +29,8 @@ settings! {
         azure: Azure;
         /// Address ranges.
         network: Network;
+        /// The proxy through which the machines download: apt, k0s and containerd. Pods do not get it.
+        proxy: MachineProxy;
         /// Machine sizes.
         vm_sizing: VmSizing;
         /// How many machines, and where.
@@ -38,14 +44,14 @@ settings! {
         /// What a reset leaves.
         archive: Archive;
         /// KOF, the observability stack.
-        kof: Kof;
+        kof: Kof, idle "this version does not install KOF";
     }
 
     /// About the file and its owner.
     Metadata {
-        /// Version of the file's layout. Not used.
+        /// Version of the file's layout. A newer one than this is refused.
         version: String = "1.0";
-        /// Name of the file's layout. Not used.
+        /// Name of the file's layout, which is this one.
         schema: String = "k0rdent-config";
         /// What this configuration is for.
         description: String = "";
@@ -63,9 +69,12 @@ settings! {
         port: u16 = 22;
         /// Who logs in: somebody who may use sudo without a password.
         user: String = required;
-        /// The file of that user's private key, without a passphrase.
+        /// The file of that user's private key: RSA, ECDSA or Ed25519, in a format that OpenSSH reads. Its passphrase, if it
+        /// has one, is asked for, unless an ssh-agent holds the key. A public key's file stands for a key that an ssh-agent
+        /// holds.
         key: String = required;
-        /// The host's public Ed25519 key, as in its /etc/ssh/ssh_host_ed25519_key.pub. Nobody else is spoken to.
+        /// One of the host's public keys (Ed25519, ECDSA or RSA), as in its /etc/ssh/ssh_host_ed25519_key.pub. Nobody else
+        /// is spoken to.
         host_key: HostKey = required;
         /// Its address as the other hosts see it. Not set: the address where its SSH answers.
         private_address: Option<Ipv4Addr>;
@@ -79,9 +88,9 @@ settings! {
         port: u16 = 22;
         /// Who logs in.
         user: String = required;
-        /// The file of that user's private key, without a passphrase.
+        /// The file of that user's private key, as for hosts.
         key: String = required;
-        /// Its public Ed25519 key, as in its /etc/ssh/ssh_host_ed25519_key.pub.
+        /// One of its public keys, as in its /etc/ssh/ssh_host_ed25519_key.pub.
         host_key: HostKey = required;
     }
 
@@ -93,7 +102,7 @@ settings! {
         tenant_id: Option<String>;
         /// The region.
         location: String = "westus2";
-        /// The image as publisher:offer:sku:version.
+        /// The image as publisher:offer:sku:version, or the id of an image in a gallery of your own, with or without its version.
         vm_image: Image = "Debian:debian-12:12-gen2:latest";
         /// Regular, or Spot for cheaper machines that Azure may take back.
         vm_priority: VmPriority = "Regular";
@@ -101,6 +110,8 @@ settings! {
         eviction_policy: EvictionPolicy = "Deallocate";
         /// Size of each machine's disk in GiB.
         os_disk_gb: u16 = 64;
+        /// Tags of the resource group and of everything in it, beside those of k0rdentctl.
+        tags: BTreeMap<String, String> = {};
         /// Address ranges that may reach SSH. Empty: only the operator's own address, found at run time.
         ssh_allowed_from: Vec<IpNet> = [];
     }
@@ -121,6 +132,18 @@ settings! {
         service_cidr: Ipv4Net = "10.96.0.0/12";
         /// Packet size of Calico, the pod network, in bytes: 1500 of Azure less 50 for VXLAN.
         calico_mtu: u16 = 1450;
+    }
+
+    /// The proxy through which the machines download.
+    MachineProxy {
+        /// For what is downloaded over http, as apt does: `http://[USER:PASSWORD@]HOST[:PORT]`. A password is masked where it
+        /// is shown.
+        http: Option<ProxyAddress>;
+        /// For what is downloaded over https: the k0s binary, images, and charts.
+        https: Option<ProxyAddress>;
+        /// What is reached without it, beside the machines, pods and services of the cluster and their names: names such as
+        /// .example.com, addresses, ranges, or "*".
+        no_proxy: Vec<String> = [];
     }
 
     /// Machine sizes.
@@ -155,7 +178,7 @@ settings! {
     Controllers {
         /// How many; 1, or an odd number so that etcd keeps a majority.
         count: u16 = 1;
-        /// Availability zones, used in turn.
+        /// Availability zones, used in turn. Empty: none, for regions that have none.
         zones: Vec<u8> = [1];
         /// Whether controllers run workloads too. Not set: only when there are no workers.
         run_workloads: Option<bool>;
@@ -165,7 +188,7 @@ settings! {
     Workers {
         /// How many; 0 lets the controllers run workloads.
         count: u16 = 1;
-        /// Availability zones, used in turn.
+        /// Availability zones, used in turn. Empty: none, for regions that have none.
         zones: Vec<u8> = [1];
     }
 
@@ -173,8 +196,8 @@ settings! {
     Ssh {
         /// The administrator's user name.
         username: String = "k0rdent";
-        /// Comment of the key. Not used: the comment names the cluster.
-        key_comment: String = "k0rdent-azure-key";
+        /// Comment of the key, as the scripts have it.
+        key_comment: String = "k0rdent-azure-key", idle "the key's comment names its cluster";
         /// Hosts to go through on the way to the hosts of provider ssh, in this order.
         bastions: Vec<Bastion> = [];
     }
@@ -193,11 +216,21 @@ settings! {
         version: String = "v1.33.2+k0s.0";
         /// Where the machines download the k0s binary from. Not set: the release on GitHub.
         download_url: Option<String>;
+        /// The SHA-256 that the binary must have. Not set: the one that its release says; `download_url` has none, and needs one.
+        sha256: Sha256;
         /// The k0s binary as a file on this computer, absolute path; it is uploaded, and nothing is downloaded.
         binary: Option<String>;
         /// The images of a k0s release as a file on this computer, absolute path; it is uploaded to every machine that runs
         /// workloads, before k0s starts there.
         airgap_bundle: Option<String>;
+    }
+
+    /// The SHA-256 of the k0s binary, in hexadecimal.
+    Sha256 {
+        /// For x64 machines.
+        amd64: Option<String>;
+        /// For Arm64 machines.
+        arm64: Option<String>;
     }
 
     /// k0rdent.
@@ -214,32 +247,33 @@ settings! {
 
     /// How long to wait.
     Timeouts {
-        /// Seconds until an SSH connection must stand.
+        /// Seconds until SSH must have let us in, from the moment when a machine has accepted the connection; a bastion and
+        /// the machine behind it have as long each. A mere look waits a quarter of it.
         ssh_connect: u32 = 30;
-        /// Seconds that one command over SSH may take.
+        /// Seconds that a command over SSH may take for which its step has no limit of its own.
         ssh_command: u32 = 300;
-        /// Not used.
-        k0s_install_wait: u32 = 30;
+        /// Seconds after the installation of k0s, as the scripts have it.
+        k0s_install_wait: u32 = 30, idle "k0s is watched until it is ready";
         /// Seconds until k0s on a controller must be ready.
         k0s_ready_seconds: u32 = 600;
         /// Seconds until a node must be Ready in Kubernetes.
         node_ready_seconds: u32 = 900;
         /// Seconds until k0rdent must be ready.
         k0rdent_install_wait: u32 = 1500;
-        /// Not used.
-        wireguard_connect_wait: u32 = 5;
+        /// Seconds after WireGuard is started, as the scripts have it.
+        wireguard_connect_wait: u32 = 5, idle "the mesh is watched until it answers";
         /// Minutes until a machine must exist.
         vm_creation_minutes: u32 = 10;
-        /// Not used.
-        vm_wait_check_interval: u32 = 30;
+        /// Seconds between two looks at a machine, as the scripts have it.
+        vm_wait_check_interval: u32 = 30, idle "Azure is asked as often as its limits allow";
         /// Seconds until cloud-init must be done.
         cloud_init_timeout: u32 = 600;
-        /// Not used.
-        cloud_init_check_interval: u32 = 10;
-        /// Not used.
-        verification_retries: u32 = 3;
-        /// Not used.
-        verification_retry_delay: u32 = 10;
+        /// Seconds between two looks at cloud-init, as the scripts have it.
+        cloud_init_check_interval: u32 = 10, idle "the machine itself says when cloud-init is done";
+        /// How often to look whether SSH answers, as the scripts have it.
+        verification_retries: u32 = 3, idle "it is tried until timeouts.cloud_init_timeout";
+        /// Seconds between two such looks, as the scripts have it.
+        verification_retry_delay: u32 = 10, idle "it is tried until timeouts.cloud_init_timeout";
         /// Minutes until everything must be deleted.
         reset_minutes: u32 = 30;
     }
@@ -288,7 +322,7 @@ settings! {
 
     /// Additional collectors.
     Collectors {
-        /// Collectors of every cluster. Not used.
+        /// Collectors of every cluster.
         global: Map<String, Value> = {};
     }
 
@@ -315,7 +349,32 @@ settings! {
     }
 }
 
+impl Sha256 {
+    /// The one for machines of this architecture.
+    pub fn of(&self, architecture: &str) -> Option<&str> {
+        if architecture == "arm64" { self.arm64.as_deref() } else { self.amd64.as_deref() }
+    }
+
+    /// All that are known.
+    pub fn any(&self) -> Vec<&str> {
+        [&self.amd64, &self.arm64].into_iter().flatten().map(String::as_str).collect()
+    }
+}
+
+impl MachineProxy {
+    /// Whether there is one.
+    pub fn is_set(&self) -> bool {
+        self.http.is_some() || self.https.is_some()
+    }
+}
+
 impl Timeouts {
+    /// How long SSH may take.
+    pub fn ssh(&self) -> Patience {
+        let seconds = |seconds: u32| std::time::Duration::from_secs(seconds.into());
+        Patience { connect: seconds(self.ssh_connect), command: seconds(self.ssh_command) }
+    }
+
     /// How long a machine may take from the request for it until SSH answers and cloud-init is done.
     pub fn machine_ready(&self) -> std::time::Duration {
         std::time::Duration::from_secs(u64::from(self.vm_creation_minutes) * 60 + u64::from(self.cloud_init_timeout))
@@ -373,7 +432,7 @@ impl Setting for Role {
     const KIND: Kind = Kind::Parsed("controller or worker", |text| choose(text, &["controller", "worker"]));
 }
 
-/// A public Ed25519 key of a host, as an OpenSSH line. Every OpenSSH server has one (OpenSSH 6.5 and later).
+/// A public key of a host, as an OpenSSH line: Ed25519, ECDSA or RSA, of which an OpenSSH server usually has one each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostKey(String);
 
@@ -381,6 +440,11 @@ impl HostKey {
     /// The key in an OpenSSH line.
     pub fn new(line: &str) -> Self {
         Self(line.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
+    }
+
+    /// Its kind, as SSH calls it.
+    pub fn algorithm(&self) -> String {
+        self.0.split(' ').next().unwrap_or_default().to_owned()
     }
 
     /// The key itself; none only where reading has refused the text.
@@ -397,7 +461,9 @@ impl std::fmt::Display for HostKey {
 
 impl Setting for HostKey {
     const KIND: Kind = Kind::Parsed("an OpenSSH public key", |text| {
-        let key = PublicKey::from_openssh(text).ok().filter(|key| key.algorithm() == Algorithm::Ed25519);
+        let key = PublicKey::from_openssh(text).ok().filter(|key| {
+            matches!(key.algorithm(), Algorithm::Ed25519 | Algorithm::Ecdsa { .. } | Algorithm::Rsa { .. })
+        });
         let words: Vec<&str> = text.split_whitespace().take(2).collect();
         key.map(|_| words.join(" ")).ok_or_else(|| {
             "is not a line such as `ssh-ed25519 AAAA...`; `cat /etc/ssh/ssh_host_ed25519_key.pub` on the host prints it"
@@ -463,59 +529,4 @@ impl Architecture {
             Self::Arm64 => "Arm64",
         }
     }
-}
-
-/// A marketplace image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Image {
-    /// Who publishes it.
-    pub publisher: String,
-    /// The product.
-    pub offer: String,
-    /// The variant.
-    pub sku: String,
-    /// The version, or `latest`.
-    pub version: String,
-}
-
-impl Image {
-    /// The architecture, by the custom of publishers to name arm64 in the SKU (Debian, Ubuntu).
-    pub fn architecture(&self) -> Architecture {
-        if self.sku.to_ascii_lowercase().contains("arm64") { Architecture::Arm64 } else { Architecture::X64 }
-    }
-}
-
-impl TryFrom<String> for Image {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let legal =
-            |part: &&str| part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) && !part.is_empty();
-        match text.split(':').filter(legal).collect::<Vec<_>>()[..] {
-            [publisher, offer, sku, version] if text.matches(':').count() == 3 => {
-                let [publisher, offer, sku, version] = [publisher, offer, sku, version].map(str::to_owned);
-                Ok(Self { publisher, offer, sku, version })
-            }
-            _ => Err(format!("{text:?} is not publisher:offer:sku:version, as in Debian:debian-12:12-gen2:latest")),
-        }
-    }
-}
-
-impl From<Image> for String {
-    fn from(image: Image) -> Self {
-        image.to_string()
-    }
-}
-
-impl std::fmt::Display for Image {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{}:{}:{}:{}", self.publisher, self.offer, self.sku, self.version)
-    }
-}
-
-impl Setting for Image {
-    const KIND: Kind = Kind::Parsed("an image as publisher:offer:sku:version", |text| {
-        Image::try_from(text.to_owned()).map(String::from)
-    });
 }

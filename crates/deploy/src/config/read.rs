@@ -70,6 +70,8 @@ impl Reading {
             let message = match seen.insert(&key.text, key.position.line) {
                 Some(first) => format!("stands twice; the first is on line {first}"),
                 None if fields.iter().any(|field| field.name == key.text) => continue,
+                // A place for what is merged elsewhere, as in the files of Docker Compose.
+                None if path.is_empty() && key.text.starts_with("x-") => continue,
                 None => match super::nearest(&full) {
                     Some(known) => format!("unknown key; did you mean {known}?"),
                     None => "unknown key".to_owned(),
@@ -82,6 +84,7 @@ impl Reading {
     fn value(&mut self, path: &str, kind: &'static Kind, node: &Node) -> Option<Value> {
         let read = match (kind, &node.content) {
             (Kind::Section(fields), _) => return self.item(path, fields, node),
+            (Kind::Texts, Content::Map(entries)) => return self.texts(path, entries),
             (Kind::List(item), Content::List(nodes)) => return self.list(path, item, nodes),
             (Kind::Text, Content::Scalar(text, _)) => Ok(Value::from(text.as_str())),
             (Kind::Boolean, Content::Scalar(text, _)) => boolean(text).ok_or(None),
@@ -95,6 +98,26 @@ impl Reading {
             self.reject(path, Some(node), reason.unwrap_or_else(expected));
         })
         .ok()
+    }
+
+    fn texts(&mut self, path: &str, entries: &[(Key, Node)]) -> Option<Value> {
+        let mut texts = Map::new();
+        for (key, node) in entries {
+            let full = join(path, &key.text);
+            self.positions.insert(full.clone(), key.position);
+            let text = match &node.content {
+                Content::Null => "",
+                Content::Scalar(text, _) => text,
+                other => {
+                    self.reject(&full, Some(node), format!("expected text, found {}", other.describe()));
+                    continue;
+                }
+            };
+            if texts.insert(key.text.clone(), Value::from(text)).is_some() {
+                self.problems.push(Problem::new(Some(key.position), full, "stands twice".to_owned()));
+            }
+        }
+        Some(Value::Object(texts))
     }
 
     fn list(&mut self, path: &str, item: &'static Kind, nodes: &[Node]) -> Option<Value> {

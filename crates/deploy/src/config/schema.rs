@@ -20,6 +20,8 @@ pub enum Kind {
     List(&'static Kind),
     /// A mapping that is passed on as it is.
     Free,
+    /// A mapping of names to texts, each taken as written.
+    Texts,
 }
 
 impl Kind {
@@ -27,6 +29,7 @@ impl Kind {
     pub fn describe(&self) -> String {
         match self {
             Self::Section(_) | Self::Free => "a mapping".to_owned(),
+            Self::Texts => "a mapping of names to texts".to_owned(),
             Self::Text => "text".to_owned(),
             Self::Boolean => "true or false".to_owned(),
             Self::Integer(_) => "a whole number".to_owned(),
@@ -46,6 +49,8 @@ pub struct Field {
     pub default: fn() -> Value,
     /// Whether it has no default: whoever writes the section must say it.
     pub required: bool,
+    /// Why it has no effect, with everything in it; none for a key that this version follows.
+    pub idle: Option<&'static str>,
     /// What it means, for documentation.
     pub documentation: &'static str,
 }
@@ -67,6 +72,7 @@ setting! {
     u16 => Kind::Integer(u16::MAX as u64),
     u32 => Kind::Integer(u32::MAX as u64),
     serde_json::Map<String, Value> => Kind::Free,
+    std::collections::BTreeMap<String, String> => Kind::Texts,
     std::net::Ipv4Addr => Kind::Parsed("an IPv4 address such as 10.0.0.4", |text| {
         let parsed: Result<std::net::Ipv4Addr, _> = text.parse();
         parsed.map(|address| address.to_string()).map_err(|_| format!("{text:?} is not an IPv4 address"))
@@ -99,10 +105,10 @@ fn range<T: Into<ipnet::IpNet> + std::str::FromStr>(text: &str) -> Result<String
 }
 
 /// Declares sections: for each a struct with public fields and its keys, from `name: type = default;`. The default
-/// `required` is none.
+/// `required` is none. `name: type = default, idle "reason";` is a key that is accepted without effect.
 macro_rules! settings {
     ($($(#[doc = $about:literal])* $section:ident {
-        $($(#[doc = $doc:literal])* $name:ident: $type:ty $(= $default:tt)?;)*
+        $($(#[doc = $doc:literal])* $name:ident: $type:ty $(= $default:tt)? $(, idle $idle:literal)?;)*
     })*) => { $(
         $(#[doc = $about])*
         #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -115,12 +121,15 @@ macro_rules! settings {
                 kind: <$type as Setting>::KIND,
                 default: || settings!(@default $($default)?),
                 required: settings!(@required $($default)?),
+                idle: settings!(@idle $($idle)?),
                 documentation: concat!($($doc),*),
             }),*]);
         }
     )* };
     (@default) => { serde_json::Value::Null };
     (@default required) => { serde_json::Value::Null };
+    (@idle) => { None };
+    (@idle $idle:literal) => { Some($idle) };
     (@required required) => { true };
     (@required $($default:tt)?) => { false };
     (@default $default:tt) => { serde_json::json!($default) };

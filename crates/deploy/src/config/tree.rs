@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 const MAXIMUM_DEPTH: usize = 32;
 const MAXIMUM_NODES: usize = 20_000;
 
+/// The key that brings in the entries of other mappings (YAML 1.1, merge key).
+const MERGE: &str = "<<";
+
 /// A place in the file, both numbers from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Position {
@@ -124,16 +127,23 @@ impl<'a> Reader<'a> {
     }
 
     fn map(&mut self, depth: usize) -> Result<Vec<(Key, Node)>, Problem> {
-        let mut entries = Vec::new();
+        let (mut entries, mut merged) = (Vec::new(), Vec::new());
         loop {
             let (event, span) = self.next()?;
-            let key = match event {
-                Event::MappingEnd => return Ok(entries),
-                Event::Scalar(text, ..) => Key { position: Position::from(&span), text: text.into_owned() },
+            let (key, style) = match event {
+                Event::MappingEnd => return Ok(with_merged(entries, merged)),
+                Event::Scalar(text, style, ..) => {
+                    (Key { position: Position::from(&span), text: text.into_owned() }, style)
+                }
                 _ => return Err(Problem::at(&span, "a key must be a plain word")),
             };
             let (event, span) = self.next()?;
-            entries.push((key, self.node(event, span, depth + 1)?));
+            let node = self.node(event, span, depth + 1)?;
+            if key.text == MERGE && style == ScalarStyle::Plain {
+                merge(node, &span, &mut merged)?;
+            } else {
+                entries.push((key, node));
+            }
         }
     }
 
@@ -145,6 +155,31 @@ impl<'a> Reader<'a> {
         self.nodes += count(&node);
         Ok(node.content)
     }
+}
+
+/// The entries of the mappings that a merge key names, in the order in which they count.
+fn merge(node: Node, span: &Span, merged: &mut Vec<(Key, Node)>) -> Result<(), Problem> {
+    match node.content {
+        Content::Null => {}
+        Content::Map(entries) => merged.extend(entries),
+        Content::List(items) if items.iter().all(|item| matches!(item.content, Content::Map(_))) => {
+            for item in items {
+                merge(item, span, merged)?;
+            }
+        }
+        _ => return Err(Problem::at(span, "`<<` takes a mapping or a list of mappings, as in `<<: *common`")),
+    }
+    Ok(())
+}
+
+/// The mapping's own entries, and of the merged ones those that it does not have; of several, the first.
+fn with_merged(mut entries: Vec<(Key, Node)>, merged: Vec<(Key, Node)>) -> Vec<(Key, Node)> {
+    for (key, node) in merged {
+        if !entries.iter().any(|(own, _)| own.text == key.text) {
+            entries.push((key, node));
+        }
+    }
+    entries
 }
 
 fn count(node: &Node) -> usize {

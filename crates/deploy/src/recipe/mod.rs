@@ -5,6 +5,7 @@ mod reset;
 mod uninstall;
 
 pub use deploy::deploy;
+pub(crate) use deploy::joined;
 pub(crate) use reset::undoes;
 pub use reset::{Manner, deletion_under_way, is_torn_down, reset, teardown_to_finish, unfinished_teardown};
 pub use uninstall::{Part, uninstall};

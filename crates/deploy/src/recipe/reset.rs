@@ -14,9 +14,7 @@ use crate::{
 };
 
 /// Steps of a teardown after which a deployment can still go on: child clusters are nothing that it builds on.
-const LOOKS: [&str; 2] = ["teardown/check", "teardown/child-clusters"];
-/// The step with which every teardown ends that somebody waits for.
-const EVIDENCE: &str = "teardown/evidence";
+const LOOKS: [Task; 3] = [CheckGroup, ChildClusters, Survey];
 
 /// How a cluster is taken down.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -50,10 +48,16 @@ pub fn reset(topology: &Topology, reached: Option<Phase>, may_have_children: boo
             lines
         }
         Manner::Fast => {
-            let group = [check, line(DeleteResourceGroup, [CheckGroup])];
-            group.into_iter().chain([line(DeleteRest, [DeleteResourceGroup]), line(Evidence, [DeleteRest])]).collect()
+            let (mut lines, last) = after_children(check, may_have_children);
+            lines.extend([line(DeleteResourceGroup, [last]), line(DeleteRest, [DeleteResourceGroup])]);
+            lines.push(line(Evidence, [DeleteRest]));
+            lines
         }
-        Manner::FastNoWait => vec![check, line(RequestDeletion, [CheckGroup])],
+        Manner::FastNoWait => {
+            let (mut lines, last) = after_children(check, may_have_children);
+            lines.push(line(RequestDeletion, [last]));
+            lines
+        }
         Manner::Force => {
             let survey = may_have_children.then_some(Survey);
             let mut lines: Vec<Line> = survey.iter().map(|survey| line(*survey, [])).collect();
@@ -61,6 +65,14 @@ pub fn reset(topology: &Topology, reached: Option<Phase>, may_have_children: boo
             lines.push(line(Evidence, [DeleteRest]));
             lines
         }
+    }
+}
+
+/// A look at the group, and at child clusters if there may be any: not even a fast teardown abandons them unasked.
+fn after_children(check: Line, may_have_children: bool) -> (Vec<Line>, Task) {
+    match may_have_children {
+        true => (vec![check, line(ChildClusters, [CheckGroup])], ChildClusters),
+        false => (vec![check], CheckGroup),
     }
 }
 
@@ -111,10 +123,8 @@ pub(crate) fn undoes(topology: &Topology, task: Task) -> Vec<Task> {
             Kubeconfig,
         ],
         Release(node) => vec![Ready(node), Binary(node), deploy::joined(topology, node)],
-        Evidence if !topology.provider.makes_machines() => {
-            deploy::deploy(topology).into_iter().map(|line| line.task).collect()
-        }
-        DeleteResourceGroup | DeleteRest => deploy::deploy(topology).into_iter().map(|line| line.task).collect(),
+        // What goes by force may also stay: a lock, a refusal. Only the evidence has seen everything gone.
+        DeleteResourceGroup | Evidence => deploy::deploy(topology).into_iter().map(|line| line.task).collect(),
         _ => Vec::new(),
     }
 }
@@ -135,8 +145,9 @@ fn last_reset(state: &State) -> Option<OffsetDateTime> {
     run.ended_at
 }
 
+/// Whether the last plan ends with the look with which every teardown ends that somebody waits for.
 fn has_evidence(state: &State) -> bool {
-    state.order.iter().any(|id| id.as_str() == EVIDENCE)
+    state.order.contains(&Evidence.common_id())
 }
 
 fn is_unfinished_teardown(run: &&RunState) -> bool {
@@ -160,7 +171,7 @@ pub fn unfinished_teardown(state: &State, command: &str) -> Option<Failure> {
     }
     let acted = state.steps.values().any(|step| {
         let acted = step.intent.is_some() || step.status == StepStatus::Completed;
-        let is_harmless = LOOKS.contains(&step.planned.id.as_str());
+        let is_harmless = LOOKS.iter().any(|look| look.common_id() == step.planned.id);
         let is_teardown = step.planned.phase == Phase::Teardown.name() && !is_harmless;
         is_teardown && acted && step.started_at >= Some(first.started_at)
     });

@@ -3,37 +3,46 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use engine::{
-    Event, Failure, FailureKind, Holder, Journal, Message, Outcome, Plan, State, Step, StepId, StepStatus, Stop,
+    ArtifactState, Decision, Event, Failure, FailureKind, Holder, Journal, Message, Origin, Outcome, Plan, State, Step,
+    StepId, StepStatus, Stop, journal::Lease,
 };
 use rand_core::RngCore as _;
 use serde_json::json;
 use tokio::sync::watch;
 
 use super::{
-    CONFIG_FILE, Finished, HOSTS, KEY_FILE, LOOK_PATIENCE, Remains, Session, SessionError, Settings, Watching,
-    hosts_of, kept_positions, lock, teardown::deletion_operation,
+    CONFIG_FILE, Finished, KEY_FILE, LOOK_PATIENCE, Overtaken, Remains, Session, SessionError, Watching,
+    exporting::Exporting,
+    hosts_of, kept_positions, lock,
+    recorded::{self, HOSTS, POSITIONS, WORLD, legible},
+    teardown::deletion_operation,
 };
 use crate::{
     archive,
     azure::{Call, Inventory, Kind},
     config::Config,
+    control_plane,
     deployment::Deployment,
-    environment::{Access, sha256},
+    environment::{Access, Loose, sha256},
     leftovers::{self, Leftover},
     observe::{HostSeen, Observed, observe},
-    plan::Question,
+    plan::{self, Question},
     recipe::{self, Part},
     steps::{Bound, hosts},
+    tags,
     task::{Phase, Task},
     topology::{ClusterId, Topology},
     views::{self, Status},
 };
 
+/// How many files of one step are named each time that it need not run: of five hundred, not all are.
+const FILES_NAMED: usize = 40;
+
 /// One run of a session: it holds the journal.
 pub(super) struct Run<'session> {
     session: &'session Session,
     journal: Journal,
-    state: State,
+    pub(super) state: State,
     pub(super) deployment: Arc<Deployment>,
     watching: Watching<'session>,
 }
@@ -49,9 +58,11 @@ impl<'session> Run<'session> {
         let settings = &session.settings;
         let clock = &settings.world.clock;
         let holder = Holder { command: command.to_owned(), ..settings.holder.clone() };
+        session.environment.settle_in()?;
         let journal = Journal::open_to_write(&settings.home, &holder, settings.durability)?;
         let records = journal.after(0)?;
-        let before = State::of(&records);
+        let before = legible(State::of(&records))?;
+        session.refuse_other_world(&before)?;
         let mut state = before.clone();
         if let Some(refusal) = recipe::unfinished_teardown(&state, command) {
             return Err(SessionError::Failed(vec![refusal]));
@@ -65,6 +76,11 @@ impl<'session> Run<'session> {
         append(Event::RunStarted { command: command.to_owned(), holder })?;
         if let Some(what) = journal.recovered() {
             append(Event::Recovered { what: what.to_owned() })?;
+        }
+        for Loose { path, mode, wanted } in session.environment.make_private()? {
+            append(Event::Recovered {
+                what: format!("others could read {path} (mode {mode:04o}); it is {wanted:04o} again"),
+            })?;
         }
         let known = records.iter().rev().find_map(|record| match &record.event {
             Event::Settled { key, value } if key == "cluster_id" => ClusterId::parse(value.as_str()?).ok(),
@@ -103,11 +119,20 @@ impl<'session> Run<'session> {
         {
             session.environment.write(CONFIG_FILE, text, Access::Secret)?;
         }
+        if recorded::world(&before).is_none() {
+            append(Event::Settled { key: WORLD.to_owned(), value: json!(settings.world_name) })?;
+        }
         let looked = tokio::select! {
             biased;
             () = asked_to_stop(watching.stop.clone()) => Err(SessionError::Interrupted),
             parts = session.parts_for(config, &cluster, keys, &before, wanted.is_some()) => parts,
         };
+        // A reset needs no more than the tags, and may be all that is left to do.
+        let looked =
+            looked.and_then(|parts| match Overtaken::of(&parts.inventory, &cluster, &before, &settings.home) {
+                Some(overtaken) if command != "reset" => Err(SessionError::Overtaken(overtaken)),
+                _ => Ok(parts),
+            });
         let parts = match looked {
             Ok(parts) => parts,
             Err(error) => {
@@ -120,7 +145,11 @@ impl<'session> Run<'session> {
             // The old configuration has judged the new one, so it is replaced only now.
             session.environment.write(CONFIG_FILE, text, Access::Secret)?;
             append(Event::Settled { key: "config_sha256".to_owned(), value: json!(sha256(text)) })?;
-            append(Event::Settled { key: "positions".to_owned(), value: json!(kept_positions(&parts, &before)) })?;
+            // Before any of them is given, so that none is forgotten.
+            let mut given = tags::given(&before);
+            given.extend(parts.config.azure.given_tags());
+            append(Event::Settled { key: tags::SETTLED.to_owned(), value: json!(given) })?;
+            append(Event::Settled { key: POSITIONS.to_owned(), value: json!(kept_positions(&parts, &before)?) })?;
             if parts.azure.is_none() {
                 append(Event::Settled { key: HOSTS.to_owned(), value: json!(hosts_of(&parts.topology)) })?;
             }
@@ -129,15 +158,25 @@ impl<'session> Run<'session> {
             append(Event::Settled { key: "subscription_id".to_owned(), value: json!(subscription) })?;
         }
         let mut deployment = Deployment::new(parts, journal.epoch());
+        let written = before.artifacts.iter().map(|(file, artifact)| (file.clone(), artifact.sha256.clone()));
+        deployment.environment.recorded = written.collect();
+        deployment.given_tags = tags::given(&before);
+        deployment.learn_children(Some(recorded::children(&before)?));
         deployment.deletion = deletion_operation(&before, &deployment.topology);
+        for node in 0..deployment.topology.nodes.len() {
+            if control_plane::is_kept(&before, &deployment.topology, &deployment.inventory, node) {
+                deployment.machine(node).keep();
+            }
+        }
         let deployment = Arc::new(deployment);
         Ok(Self { session, journal, state, deployment, watching })
     }
 
     pub(super) fn question<'a>(&'a self, observed: &'a Observed) -> Question<'a> {
-        let Settings { until, force_regenerate: force, .. } = self.session.settings;
+        let (until, force) = (self.session.settings.until, self.session.settings.force_regenerate.as_deref());
+        let repair = &self.session.settings.repair;
         let Deployment { config, topology, ssh_from, .. } = &*self.deployment;
-        Question { config, topology, recorded: &self.state, observed, ssh_from, until, force }
+        Question { config, topology, recorded: &self.state, observed, ssh_from, until, force, repair }
     }
 
     pub(super) async fn observe(&self) -> Observed {
@@ -173,12 +212,25 @@ impl<'session> Run<'session> {
 
     /// Ends the run before its first step.
     pub(super) fn refuse(self, refusal: Failure) -> Result<Finished, SessionError> {
-        let now = self.session.settings.world.clock.utc();
-        self.journal.append(now, Event::RunEnded { outcome: Outcome::Failed })?;
-        Err(SessionError::Failed(vec![refusal]))
+        self.end(SessionError::Failed(vec![refusal]))
     }
 
-    pub(super) async fn execute(self, plan: &Plan, recipe: &[recipe::Line]) -> Result<Finished, SessionError> {
+    /// The same, for another reason.
+    pub(super) fn end(self, why: SessionError) -> Result<Finished, SessionError> {
+        let now = self.session.settings.world.clock.utc();
+        let record = self.journal.append(now, Event::RunEnded { outcome: Outcome::Failed })?;
+        (self.watching.listener)(&Message::Recorded(Box::new(record)));
+        // Why is what counts.
+        let _written_next_time = self.export();
+        Err(why)
+    }
+
+    /// Ends the run and keeps the right to write in the environment's directory.
+    pub(super) fn close(self) -> Option<Lease> {
+        self.journal.close()
+    }
+
+    pub(super) async fn execute(&self, plan: &Plan, recipe: &[recipe::Line]) -> Result<Finished, SessionError> {
         let topology = &self.deployment.topology;
         let steps: BTreeMap<StepId, Box<dyn Step>> = recipe
             .iter()
@@ -187,11 +239,17 @@ impl<'session> Run<'session> {
                 (line.task.id(topology), Box::new(bound) as Box<dyn Step>)
             })
             .collect();
+        self.say_what_is_used(plan, recipe)?;
         let requests = || (archive::REQUESTS.to_owned(), self.requests());
+        let exporting = Exporting::new(self, plan);
+        let listener = |message: &Message| {
+            (self.watching.listener)(message);
+            exporting.hear(message);
+        };
         let options = engine::Options {
             clock: self.session.settings.world.clock.clone(),
             stop: self.watching.stop.clone(),
-            listener: self.watching.listener,
+            listener: &listener,
             faults: self.watching.faults.clone(),
             at_end: Some(&requests),
         };
@@ -200,22 +258,45 @@ impl<'session> Run<'session> {
         let status = self.export()?;
         match report.outcome {
             Outcome::Succeeded => {
-                let (archive, skipped, expired) = Default::default();
-                Ok(Finished { steps_run: plan.to_run(), status, archive, skipped, expired })
+                let (archive, skipped, kept, children, expired) = Default::default();
+                Ok(Finished { steps_run: plan.to_run(), status, archive, skipped, kept, children, expired })
             }
             Outcome::Interrupted => Err(SessionError::Interrupted),
             Outcome::Failed => {
                 let left = self.left_behind(&report).await;
-                let failures = report.failures.into_iter().map(|(step, failure)| named(&step, failure));
+                let evidence = Task::Evidence.id(topology);
+                // What the look at the end has found is what is left, and that is named anyway.
+                let is_reason = |(step, _): &(engine::PlannedStep, Failure)| left.is_none() || step.id != evidence;
+                let failures = report.failures.into_iter().filter(is_reason);
+                let failures: Vec<Failure> = failures.map(|(step, failure)| named(&step, failure)).collect();
                 match left {
                     Some(left) => {
-                        let reasons = failures.map(|failure| failure.message).collect();
+                        let reasons = failures.into_iter().map(|failure| failure.message).collect();
                         Err(SessionError::Leftovers(Box::new(Remains { left, reasons })))
                     }
-                    None => Err(SessionError::Failed(failures.collect())),
+                    None => Err(SessionError::Failed(failures)),
                 }
             }
         }
+    }
+
+    /// Names the files of the steps that need not run.
+    fn say_what_is_used(&self, plan: &Plan, recipe: &[recipe::Line]) -> Result<(), SessionError> {
+        let topology = &self.deployment.topology;
+        let skipped = |task: Task| {
+            let id = task.id(topology);
+            plan.steps.iter().any(|step| step.id == id && step.decision == Decision::Skip)
+        };
+        for line in recipe.iter().filter(|line| skipped(line.task)) {
+            let of_it = |(file, _): &(&String, &ArtifactState)| plan::is_made_by(topology, line.task, file);
+            for (file, artifact) in self.state.artifacts.iter().filter(of_it).take(FILES_NAMED) {
+                let event =
+                    Event::Artifact { path: file.clone(), sha256: artifact.sha256.clone(), origin: Origin::Existing };
+                let record = self.journal.append(self.session.settings.world.clock.utc(), event)?;
+                (self.watching.listener)(&Message::Recorded(Box::new(record)));
+            }
+        }
+        Ok(())
     }
 
     /// What a teardown has left that failed while it deleted; nothing if it failed before.
@@ -233,7 +314,15 @@ impl<'session> Run<'session> {
         let left = match self.deployment.azure() {
             Ok(azure) => {
                 let call = Call::within(LOOK_PATIENCE);
-                leftovers::look(&azure.arm, &azure.ids.subscription, &topology.cluster_id, call).await.ok()
+                let (arm, subscription) = (&azure.arm, &azure.ids.subscription);
+                let left = leftovers::look(arm, subscription, &topology.cluster_id, call).await.ok();
+                let children = match self.deployment.known_children() {
+                    Some(names) if !names.is_empty() => {
+                        leftovers::children(arm, subscription, Some(&names), call).await.unwrap_or_default()
+                    }
+                    _ => Vec::new(),
+                };
+                left.map(|left| left.into_iter().chain(children).collect::<Vec<_>>())
             }
             Err(_) => Some(hosts::left(&self.deployment).await),
         };
@@ -256,12 +345,17 @@ impl<'session> Run<'session> {
     /// Writes the views that people and their tools read.
     fn export(&self) -> Result<Status, SessionError> {
         let records = self.journal.after(0)?;
-        let state = State::of(&records);
+        let status = self.export_state(&State::of(&records), false)?;
+        let events = views::events_yaml(&records);
+        self.session.environment.write("deployment-events.yaml", &events, Access::Secret)?;
+        Ok(status)
+    }
+
+    /// Writes the one that says where the environment stands. `active`: the run goes on.
+    pub(super) fn export_state(&self, state: &State, active: bool) -> Result<Status, SessionError> {
         let Deployment { config, topology, .. } = &*self.deployment;
-        let status = views::status(&state, config.provider, Some(topology), false);
-        let environment = &self.session.environment;
-        environment.write("deployment-state.yaml", &views::state_yaml(&state, &status), Access::Secret)?;
-        environment.write("deployment-events.yaml", &views::events_yaml(&records), Access::Secret)?;
+        let status = views::status(state, config.provider, Some(topology), active);
+        self.session.environment.write("deployment-state.yaml", &views::state_yaml(state, &status), Access::Secret)?;
         Ok(status)
     }
 }

@@ -12,11 +12,13 @@ use super::teardown;
 use crate::{
     config::Severity,
     deployment::{Deployment, ssh_failure},
-    hosts::{CLAIM, Finding, Survey, findings_together, survey_command},
+    hosts::{CLAIM, Finding, Survey, download_command, findings_together, survey_command},
     k0s,
     leftovers::Leftover,
+    machine_proxy,
     ssh::{Remote, SshError},
     topology::{Node, Topology},
+    words::count,
 };
 
 /// How long a host may take to say how it is, with everything that it has to reach.
@@ -52,10 +54,19 @@ pub(crate) async fn examine(deployment: &Deployment) -> Vec<Finding> {
 
 async fn survey(deployment: &Deployment, position: usize) -> Result<Survey, Failure> {
     let remote = deployment.remote(position).await?;
-    let command = survey_command(&k0s::downloads(&deployment.config));
-    let output = remote.run_once(&command, SURVEY).await.map_err(ssh_failure)?;
+    let downloads = k0s::downloads(&deployment.config);
+    let proxy = machine_proxy::curl(&deployment.config);
+    let direct = if proxy.is_some() { &[][..] } else { &downloads };
+    let mut said = remote.run_once(&survey_command(direct), SURVEY).await.map_err(ssh_failure)?.stdout;
+    if let Some(proxy) = proxy {
+        for url in &downloads {
+            let (command, input) = (download_command(url, true), Some(proxy.expose().as_bytes()));
+            let connection = remote.connect().await.map_err(ssh_failure)?;
+            said += &connection.run(&command, input, SURVEY).await.map_err(ssh_failure)?.stdout;
+        }
+    }
     remote.disconnect_unless(deployment.node(position).leader).await;
-    Ok(Survey::of(&output.stdout))
+    Ok(Survey::of(&said))
 }
 
 /// Whether the hosts are fit, before the first change.
@@ -67,7 +78,7 @@ pub(super) async fn preflight(deployment: &Deployment, context: &Context<'_>) ->
         context.note(warning.to_string())?;
     }
     if errors.is_empty() {
-        return Ok(Done::seen(format!("{} hosts are fit", deployment.topology.nodes.len())));
+        return Ok(Done::seen(format!("fit: {}", count(deployment.topology.nodes.len(), "host"))));
     }
     let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
     Err(Failure::refused(format!("these hosts cannot be used as they are; nothing was touched:\n{}", lines.join("\n")))
@@ -123,11 +134,12 @@ pub(super) async fn give_back(deployment: &Deployment, context: &Context<'_>, no
         Some(_) => {}
     }
     let intent = context.intend(format!("give {} back", node.name)).await?;
-    teardown::clear(context, node, remote).await?.map_err(ssh_failure)?;
+    teardown::clear(deployment, context, node, remote).await?.map_err(ssh_failure)?;
     let unit = k0s::unit(node);
     let places = k0s::PLACES.join(" ");
+    let proxy = machine_proxy::removal(&deployment.config, node);
     let remove = format!(
-        "sudo systemctl disable {unit} >/dev/null 2>&1; sudo rm -rf --one-file-system -- {places} /etc/systemd/system/{unit}.service && sudo systemctl daemon-reload && sudo rm -f -- {CLAIM}"
+        "sudo systemctl disable {unit} >/dev/null 2>&1; {proxy}sudo rm -rf --one-file-system -- {places} /etc/systemd/system/{unit}.service && sudo systemctl daemon-reload && sudo rm -f -- {CLAIM}"
     );
     remote.run(&remove).await.map_err(ssh_failure)?;
     context.effected(intent).await?;
@@ -141,7 +153,7 @@ pub(super) async fn evidence(deployment: &Deployment, context: &Context<'_>) -> 
     let left = left(deployment).await;
     if left.is_empty() {
         let hosts = deployment.topology.nodes.len();
-        return Ok(Done::seen(format!("0 left on {hosts} hosts")).with(json!({"leftovers": []})));
+        return Ok(Done::seen(format!("0 left on {}", count(hosts, "host"))).with(json!({"leftovers": []})));
     }
     let names: Vec<&str> = left.iter().map(|left| left.id.as_str()).collect();
     Err(Failure::new(format!("{} left: {}", left.len(), names.join(", ")))
@@ -176,13 +188,16 @@ async fn left_on(deployment: &Deployment, planned: &Node) -> Option<Leftover> {
         is_sure: true,
         usd_per_hour: Some(0.0),
         remove: "k0rdentctl reset".to_owned(),
+        held_by: Vec::new(),
     })
 }
 
 /// Whose the host is, and what there is of k0s.
 async fn ask(deployment: &Deployment, node: &Node) -> Result<Vec<String>, Failure> {
     let remote = deployment.remote_host(node)?;
-    let question = format!("readlink {CLAIM}; ls -d {} 2>/dev/null", k0s::PLACES.join(" "));
+    let proxy = machine_proxy::places(&deployment.config, node);
+    let places: Vec<&str> = k0s::PLACES.into_iter().chain(proxy.iter().map(String::as_str)).collect();
+    let question = format!("readlink {CLAIM}; ls -d {} 2>/dev/null", places.join(" "));
     let output = remote.run_once(&question, PATIENCE).await.map_err(ssh_failure)?;
     Ok(output.stdout.lines().map(|line| line.trim().to_owned()).collect())
 }

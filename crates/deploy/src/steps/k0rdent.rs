@@ -1,16 +1,22 @@
 //! k0rdent: its chart, installed by k0s's own Helm controller, and the Management object that says whether all is well.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, sync::Mutex};
 
 use engine::{Context, Done, Failure, pause};
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 
-use super::k0s::refused;
+use super::{
+    k0s::refused,
+    releases::{self, GivenUp, on_one_line},
+};
 use crate::{
     config::Config,
     deployment::{Deployment, LOOK_AGAIN},
     kubernetes::{CHART, MANAGEMENT, condition},
+    seam::lock,
+    words::count,
+    yaml::yaml,
 };
 
 /// The Helm release's name; kcm looks for itself under it (kcm source).
@@ -41,7 +47,7 @@ pub fn chart_object(config: &Config) -> Value {
             "version": k0rdent.version,
             "namespace": k0rdent.namespace,
             "timeout": format!("{}s", config.timeouts.k0rdent_install_wait),
-            "values": serde_saphyr::to_string(&values).unwrap_or_default(),
+            "values": yaml(&values),
             "forceUpgrade": false,
             "order": 1,
         },
@@ -108,7 +114,8 @@ pub(super) async fn chart(deployment: &Deployment, context: &Context<'_>) -> Res
 }
 
 /// Waits until the Management object is ready, for its own generation, of the wanted release, with every component
-/// successful. Until then, what it says about itself is the evidence.
+/// successful. Until then, what it says about itself is the evidence, and what Flux has given up because of a late webhook
+/// is tried again.
 pub(super) async fn management(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
     let kubernetes = deployment.kubernetes().await?;
     let config = &deployment.config;
@@ -130,28 +137,46 @@ pub(super) async fn management(deployment: &Deployment, context: &Context<'_>) -
         }
         context.effected(intent).await?;
     }
+    let given_up = GivenUp::default();
+    let not_yet = || (format!("Management {MANAGEMENT_NAME} exists"), "k0rdent has not made it yet".to_owned());
+    let waits_for = Mutex::new(not_yet());
+    let tell = || {
+        let (condition, evidence) = lock(&waits_for).clone();
+        let given_up: Vec<String> = lock(&given_up).values().cloned().chain([evidence]).collect();
+        context.waiting(condition, given_up.join("; "));
+    };
+    let mut recorded = None;
     let look = |objects: &std::collections::BTreeMap<String, DynamicObject>| {
         let seen = objects.get(MANAGEMENT_NAME).map(ManagementSeen::of);
-        match seen {
-            Some(seen) if seen.trouble(&wanted).is_none() => ControlFlow::Break(seen),
-            Some(seen) => {
-                context.waiting(
-                    format!("Management {MANAGEMENT_NAME} is Ready with release {wanted}"),
-                    seen.trouble(&wanted).unwrap_or_default(),
-                );
-                ControlFlow::Continue(())
+        if let Some(seen) = seen.as_ref().filter(|seen| recorded.as_ref() != Some(*seen)) {
+            // Whoever asks later is to know how far it came, however this ends.
+            if let Err(failure) = seen.record(context) {
+                return ControlFlow::Break(Err(failure));
             }
-            None => {
-                context.waiting(format!("Management {MANAGEMENT_NAME} exists"), "k0rdent has not made it yet");
+            recorded = Some(seen.clone());
+        }
+        match seen {
+            Some(seen) if seen.trouble(&wanted).is_none() => ControlFlow::Break(Ok(seen)),
+            seen => {
+                *lock(&waits_for) = seen.map_or_else(not_yet, |seen| {
+                    let condition = format!("Management {MANAGEMENT_NAME} is Ready with release {wanted}");
+                    (condition, seen.trouble(&wanted).unwrap_or_default())
+                });
+                tell();
                 ControlFlow::Continue(())
             }
         }
     };
     let trouble =
         |error: &crate::kubernetes::KubernetesError| context.waiting("the Kubernetes API answers", error.to_string());
-    let seen = kubernetes.follow(MANAGEMENT, None, Some(MANAGEMENT_NAME), look, trouble).await.map_err(refused)?;
+    let seen = tokio::select! {
+        biased;
+        seen = kubernetes.follow(MANAGEMENT, None, Some(MANAGEMENT_NAME), look, trouble) => seen.map_err(refused)??,
+        failure = releases::follow(deployment, context, &given_up, tell) => return failure.map(|never| match never {}),
+    };
     let output = serde_json::to_value(&seen).unwrap_or_default();
-    Ok(Done::seen(format!("Ready, release {}, {} components", seen.release, seen.components.len())).with(output))
+    Ok(Done::seen(format!("Ready, release {}, {}", seen.release, count(seen.components.len(), "component")))
+        .with(output))
 }
 
 /// What the Management object says.
@@ -167,6 +192,9 @@ pub struct ManagementSeen {
     pub components: Vec<ComponentSeen>,
     /// Its own words about being ready.
     pub message: String,
+    /// Whether it is being deleted.
+    #[serde(default)]
+    pub deleting: bool,
 }
 
 /// One component of the Management object.
@@ -181,7 +209,15 @@ pub struct ComponentSeen {
     pub error: Option<String>,
 }
 
+/// What is settled about the Management object: what it said last.
+pub(crate) const SEEN: &str = "management";
+
 impl ManagementSeen {
+    /// Records what it says.
+    pub(crate) fn record(&self, context: &Context<'_>) -> Result<(), Failure> {
+        context.settle(SEEN, serde_json::to_value(self).unwrap_or_default())
+    }
+
     /// Reads the object.
     pub fn of(object: &DynamicObject) -> Self {
         let status = &object.data["status"];
@@ -199,22 +235,23 @@ impl ManagementSeen {
             version: release.strip_prefix("kcm-").unwrap_or_default().replace('-', "."),
             release,
             components: components.collect(),
+            deleting: object.metadata.deletion_timestamp.is_some(),
             message: ready.and_then(|ready| ready["message"].as_str()).unwrap_or("no Ready condition yet").to_owned(),
         }
     }
 
     /// Why this is not what was asked for; nothing if it is.
     pub fn trouble(&self, wanted: &str) -> Option<String> {
-        let failing: Vec<String> = self
-            .components
-            .iter()
-            .filter(|component| !component.success)
-            .map(|component| {
-                format!("component {}: {}", component.name, component.error.as_deref().unwrap_or("not successful"))
-            })
-            .collect();
-        if !failing.is_empty() {
-            return Some(failing.join("; "));
+        if self.deleting {
+            return Some("it is being deleted".to_owned());
+        }
+        let failing: Vec<&ComponentSeen> = self.components.iter().filter(|component| !component.success).collect();
+        if let [first, others @ ..] = failing.as_slice() {
+            let (all, ready) = (self.components.len(), self.components.len() - failing.len());
+            let why = on_one_line(first.error.as_deref().unwrap_or("not successful"));
+            let others: Vec<&str> = others.iter().map(|component| component.name.as_str()).collect();
+            let others = if others.is_empty() { String::new() } else { format!("; then {}", others.join(", ")) };
+            return Some(format!("{ready} of {all} components are ready; component {}: {why}{others}", first.name));
         }
         if !self.ready {
             return Some(self.message.clone());

@@ -4,20 +4,21 @@ use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use engine::{Context, Done, Failure, pause};
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use super::local_files::{self, Place};
 use crate::{
+    control_plane::etcd_peers,
     deployment::{Deployment, LOOK_AGAIN, kubernetes_failure, ssh_failure},
     environment::Access,
     k0s::{
-        self, AIRGAP_BUNDLE, API_PORT, BINARY, CONFIG, TOKEN, architecture_of_size, cluster_config, download_url,
-        install_command, k0sctl_config, kubeconfig_env, unit,
+        API_PORT, BALANCER_PORT, BELONGINGS, BINARY, CONFIG, KUBECTL, KUBECTL_SCRIPT, TOKEN, cluster_config,
+        install_command, k0sctl_config, kubeconfig_env, membership, unit,
     },
     kubernetes::{KubernetesError, NODE, node_ready},
     secret::Secret,
     ssh::Remote,
     topology::{Node, Role},
+    words::count,
 };
 
 /// How long a join token is good for.
@@ -27,121 +28,97 @@ const TOKEN_RESERVE: Duration = Duration::from_secs(10 * 60);
 /// How long a command on a machine may usually take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long a machine may need to become a member before it is looked at again.
+const JOIN_PATIENCE: Duration = Duration::from_secs(180);
+
 /// A join token of this run.
 pub struct Token {
+    role: Role,
     text: Secret,
     made: Instant,
 }
 
-/// Puts the wanted k0s binary on a machine, and the images if there are any, unless they are there.
-pub(super) async fn binary(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<Done, Failure> {
-    let remote = deployment.remote(node).await?;
-    let planned = deployment.node(node);
-    let software = &deployment.config.software.k0s;
-    let done = match &software.binary {
-        Some(file) => uploaded(deployment, context, planned, &remote, file).await?,
-        None => downloaded(deployment, context, planned, &remote).await?,
-    };
-    if let Some(file) = software.airgap_bundle.as_ref().filter(|_| planned.runs_workloads) {
-        let place = Place { path: AIRGAP_BUNDLE, partial: "/var/lib/k0s/airgap-bundle.partial", mode: "0644" };
-        local_files::place(deployment, context, &remote, file, &place).await?;
-    }
-    Ok(done)
+/// What a machine says of its k0s.
+struct Service {
+    /// Whether the service runs, with a kubelet if the machine is to run workloads.
+    is_active: bool,
+    /// Whether the disk has what only a member of a cluster has.
+    has_joined: bool,
 }
 
-async fn uploaded(
-    deployment: &Deployment,
-    context: &Context<'_>,
-    node: &Node,
-    remote: &Remote,
-    file: &str,
-) -> Result<Done, Failure> {
-    let wanted = &deployment.config.software.k0s.version;
-    let partial = &format!("{BINARY}.partial");
-    local_files::place(deployment, context, remote, file, &Place { path: BINARY, partial, mode: "0755" }).await?;
-    match installed_version(remote).await? {
-        Some(version) if version == *wanted => Ok(Done::seen(format!("k0s {wanted} is there, from {file}"))),
-        Some(version) => Err(Failure::refused(format!("{file} is k0s {version}, and {wanted} is wanted"))
-            .advise(format!("Set software.k0s.version to {version}, or software.k0s.binary to another file."))),
-        None => Err(Failure::refused(format!("{file} does not run on {}", node.name))
-            .advise("Check that software.k0s.binary is k0s for the machine's architecture.")),
-    }
-}
-
-async fn downloaded(
-    deployment: &Deployment,
-    context: &Context<'_>,
-    planned: &Node,
-    remote: &Remote,
-) -> Result<Done, Failure> {
-    let wanted = &deployment.config.software.k0s.version;
-    if installed_version(remote).await?.as_deref() == Some(wanted) {
-        return Ok(Done::seen(format!("k0s {wanted} is there")));
-    }
-    let architecture = match planned.host {
-        None => architecture_of_size(planned),
-        Some(_) => {
-            let machine = remote.run("uname -m").await.map_err(ssh_failure)?;
-            let unknown = || Failure::refused(format!("{}: there is no k0s for {}", planned.name, machine.trim()));
-            k0s::architecture(machine.trim()).ok_or_else(unknown)?
-        }
-    };
-    let url = download_url(&deployment.config, architecture);
-    let intent = context.intend(format!("download {url} to {}", planned.name)).await?;
-    context.waiting(format!("k0s is downloaded to {}", planned.name), &url);
-    let partial = format!("{BINARY}.partial");
-    let command = format!(
-        "sudo curl -fsSL --retry 5 --retry-connrefused -o {partial} '{url}' && sudo chmod 0755 {partial} && sudo mv -f {partial} {BINARY}"
+async fn service(node: &Node, remote: &Remote) -> Result<Service, Failure> {
+    let (unit, membership) = (unit(node), membership(node));
+    let question = format!(
+        "systemctl is-active {unit}; sudo ls -d {membership} 2>/dev/null; grep -c enable-worker /etc/systemd/system/{unit}.service 2>/dev/null"
     );
-    remote.run_with(&command, None, context.step().deadline).await.map_err(ssh_failure)?;
-    context.effected(intent).await?;
-    match installed_version(remote).await? {
-        Some(version) if version == *wanted => Ok(Done::seen(format!("k0s {wanted} is there"))),
-        other => Err(Failure::new(format!(
-            "{url} on {} is not k0s {wanted} but {}",
-            planned.name,
-            other.unwrap_or_else(|| "no program that runs there".to_owned())
-        ))
-        .advise("Check software.k0s.version, software.k0s.download_url and the machine's architecture.")),
-    }
+    let output = remote.try_run(&question, None, PATIENCE).await.map_err(ssh_failure)?;
+    let lines: Vec<&str> = output.stdout.lines().map(str::trim).collect();
+    // A controller that had workers and has none any more was installed without a kubelet.
+    let lacks_kubelet = node.role == Role::Controller && node.runs_workloads && lines.last() == Some(&"0");
+    Ok(Service {
+        is_active: lines.first() == Some(&"active") && !lacks_kubelet,
+        has_joined: lines.contains(&membership),
+    })
 }
 
-async fn installed_version(remote: &Remote) -> Result<Option<String>, Failure> {
-    let output = remote.try_run(&format!("{BINARY} version"), None, PATIENCE).await.map_err(ssh_failure)?;
-    Ok((output.code == 0).then(|| output.stdout.trim().to_owned()))
+/// What a machine says of its k0s, and of what k0s was told when it started: one that runs with another proxy than the
+/// configuration says has to be started again.
+async fn told(deployment: &Deployment, node: &Node, remote: &Remote) -> Result<Service, Failure> {
+    let service = service(node, remote).await?;
+    let is_active = service.is_active && super::proxy::stands(deployment, node, remote).await?;
+    Ok(Service { is_active, ..service })
 }
 
-async fn is_active(node: &Node, remote: &Remote) -> Result<bool, Failure> {
-    let status = remote.try_run(&format!("systemctl is-active {}", unit(node)), None, PATIENCE).await;
-    Ok(status.map_err(ssh_failure)?.stdout.trim() == "active")
+/// How a machine comes into a cluster.
+#[derive(Clone, Copy)]
+enum Entry<'a> {
+    /// It begins one.
+    Begins,
+    /// It joins with this token.
+    Joins(&'a Secret),
+    /// It was there before, and needs nothing.
+    Returns,
 }
 
-/// Installs and starts the service on a machine; a service that runs already is left alone.
+/// Installs and starts the service on a machine.
 async fn install(
     deployment: &Deployment,
     context: &Context<'_>,
     node: &Node,
     remote: &Remote,
-    token: Option<Secret>,
+    entry: Entry<'_>,
 ) -> Result<(), Failure> {
-    if is_active(node, remote).await? {
-        return Ok(());
-    }
+    super::proxy::place(deployment, context, node, remote).await?;
     let intent = context.intend(format!("install and start {} on {}", unit(node), node.name)).await?;
     if node.role == Role::Controller {
         let content = cluster_config(&deployment.config, &deployment.topology, node);
-        remote.upload(CONFIG, content.as_bytes(), "0600", "root").await.map_err(ssh_failure)?;
+        remote.upload(&intent, CONFIG, content.as_bytes(), "0600", "root").await.map_err(ssh_failure)?;
     }
-    let joins = token.is_some();
-    if let Some(token) = token {
-        remote.upload(TOKEN, token.expose().as_bytes(), "0600", "root").await.map_err(ssh_failure)?;
+    if let Entry::Joins(token) = entry {
+        remote.upload(&intent, TOKEN, token.expose().as_bytes(), "0600", "root").await.map_err(ssh_failure)?;
     }
+    // The first controller had none, and k0s does not start without the file that it is given (k0s source).
+    let has_token = match entry {
+        Entry::Begins => false,
+        Entry::Joins(_) => true,
+        Entry::Returns => !node.leader,
+    };
     let command = format!(
-        "{} && sudo systemctl daemon-reload && sudo systemctl enable --now {}",
-        install_command(node, joins),
-        unit(node)
+        "{} && sudo systemctl daemon-reload && sudo systemctl enable {unit} && sudo systemctl restart {unit}",
+        install_command(node, has_token),
+        unit = unit(node)
     );
     context.waiting(format!("{} starts on {}", unit(node), node.name), "");
+    remote.run_with(&command, None, PATIENCE).await.map_err(ssh_failure)?;
+    context.effected(intent).await
+}
+
+/// Stops a service that has got nowhere, and removes what it has of a cluster that it is no member of: k0s reads its token
+/// when it starts, and makes nothing anew that is there.
+async fn begin_anew(context: &Context<'_>, node: &Node, remote: &Remote) -> Result<(), Failure> {
+    let intent = context.intend(format!("let {} join anew: it is no member of the cluster", node.name)).await?;
+    context.note(format!("{}: {} is no member of the cluster; it begins anew", node.name, unit(node)))?;
+    let command = format!("sudo systemctl stop {} && sudo rm -rf {BELONGINGS}", unit(node));
     remote.run_with(&command, None, PATIENCE).await.map_err(ssh_failure)?;
     context.effected(intent).await
 }
@@ -154,10 +131,50 @@ pub(super) async fn leader(deployment: &Deployment, context: &Context<'_>, node:
     }
     let remote = deployment.remote(node).await?;
     let planned = deployment.node(node);
-    install(deployment, context, planned, &remote, None).await?;
+    let service = told(deployment, planned, &remote).await?;
+    if deployment.has_cluster() && !service.has_joined {
+        // It must not begin a second one.
+        find_speaker(deployment, context, node).await?;
+        return controller(deployment, context, node).await;
+    }
+    if deployment.repair.start_anew && !deployment.has_cluster() && (service.is_active || service.has_joined) {
+        begin_anew(context, planned, &remote).await?;
+        install(deployment, context, planned, &remote, Entry::Begins).await?;
+    } else if !service.is_active {
+        // With what it has of its cluster it begins nothing new. It has no token that it could be started with.
+        install(deployment, context, planned, &remote, Entry::Begins).await?;
+    }
     api_ready(context, planned, &remote).await?;
     deployment.forget_cluster();
     Ok(Done::seen("its API server is ready"))
+}
+
+/// Waits until one of the other controllers runs, and speaks to the cluster through it.
+async fn find_speaker(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<(), Failure> {
+    let name = &deployment.node(node).name;
+    let condition = format!("another controller lets {name} into its cluster");
+    let nodes = deployment.topology.nodes.iter().enumerate();
+    let others: Vec<_> = nodes.filter(|(other, planned)| *other != node && planned.role == Role::Controller).collect();
+    loop {
+        for (other, planned) in &others {
+            let asked = async {
+                let remote = deployment.remote(*other).await?;
+                remote.connect().await.map_err(ssh_failure)?;
+                service(planned, &remote).await
+            };
+            let evidence = match asked.await {
+                Ok(Service { is_active: true, has_joined: true }) => {
+                    deployment.set_speaker(*other);
+                    deployment.forget_cluster();
+                    return Ok(());
+                }
+                Ok(_) => format!("{}: {} does not run", planned.name, unit(planned)),
+                Err(failure) => format!("{}: {failure}", planned.name),
+            };
+            context.waiting(&condition, evidence);
+        }
+        pause(LOOK_AGAIN).await;
+    }
 }
 
 async fn api_ready(context: &Context<'_>, node: &Node, remote: &Remote) -> Result<(), Failure> {
@@ -180,14 +197,31 @@ async fn api_ready(context: &Context<'_>, node: &Node, remote: &Remote) -> Resul
 pub(super) async fn controller(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<Done, Failure> {
     let remote = deployment.remote(node).await?;
     let planned = deployment.node(node);
-    if !is_active(planned, &remote).await? {
-        // What is left of an earlier life of this machine would keep it from joining.
-        let address = planned.private_address.to_string();
-        super::leaving::strike_off(deployment, context, &planned.name, &address).await?;
-        let token = join_token(deployment, context, Role::Controller).await?;
-        install(deployment, context, planned, &remote, Some(token)).await?;
+    let address = planned.private_address.to_string();
+    let mut refused = None;
+    loop {
+        let service = told(deployment, planned, &remote).await?;
+        // A cluster that does not answer may be waiting for this very controller.
+        let is_member = service.has_joined && super::leaving::is_member(deployment, &address).await.unwrap_or(true);
+        if !is_member {
+            if service.is_active || service.has_joined {
+                begin_anew(context, planned, &remote).await?;
+            }
+            // What is left of an earlier life of this machine would keep it from joining.
+            super::leaving::strike_off(deployment, context, &planned.name, &address).await?;
+            let token = join_token(deployment, context, Role::Controller, refused.as_ref()).await?;
+            install(deployment, context, planned, &remote, Entry::Joins(&token)).await?;
+            refused = Some(token);
+        } else if !service.is_active {
+            install(deployment, context, planned, &remote, Entry::Returns).await?;
+        }
+        if let Ok(ready) = timeout(JOIN_PATIENCE, api_ready(context, planned, &remote)).await {
+            ready?;
+            if is_in_etcd(deployment, context, planned, &remote).await? {
+                break;
+            }
+        }
     }
-    api_ready(context, planned, &remote).await?;
     forget_token(deployment, context, planned, &remote).await?;
     Ok(Done::seen("member of etcd; its API server is ready"))
 }
@@ -196,21 +230,69 @@ pub(super) async fn controller(deployment: &Deployment, context: &Context<'_>, n
 pub(super) async fn worker(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<Done, Failure> {
     let remote = deployment.remote(node).await?;
     let planned = deployment.node(node);
-    if !is_active(planned, &remote).await? {
-        let token = join_token(deployment, context, Role::Worker).await?;
-        install(deployment, context, planned, &remote, Some(token)).await?;
+    let mut refused = None;
+    loop {
+        let service = told(deployment, planned, &remote).await?;
+        let is_member = service.has_joined && is_node(deployment, &planned.name).await;
+        if !is_member {
+            if service.is_active || service.has_joined {
+                begin_anew(context, planned, &remote).await?;
+            }
+            let token = join_token(deployment, context, Role::Worker, refused.as_ref()).await?;
+            install(deployment, context, planned, &remote, Entry::Joins(&token)).await?;
+            refused = Some(token);
+        } else if !service.is_active {
+            install(deployment, context, planned, &remote, Entry::Returns).await?;
+        }
+        if let Ok(ready) = timeout(JOIN_PATIENCE, node_is_ready(deployment, context, &planned.name)).await {
+            ready?;
+            break;
+        }
     }
-    node_is_ready(deployment, context, &planned.name).await?;
     forget_token(deployment, context, planned, &remote).await?;
     Ok(Done::seen("its node is Ready"))
 }
 
-/// One token for each role, made when it is first needed and again when it is about to expire.
-async fn join_token(deployment: &Deployment, context: &Context<'_>, role: Role) -> Result<Secret, Failure> {
+/// Whether a controller and those that were there before it say the same of etcd's members. One that has started by
+/// itself is a cluster of its own, however ready it is.
+async fn is_in_etcd(
+    deployment: &Deployment,
+    context: &Context<'_>,
+    node: &Node,
+    remote: &Remote,
+) -> Result<bool, Failure> {
+    let ask = async |remote: &Remote| {
+        let answer = remote.run(&format!("sudo {BINARY} etcd member-list")).await.map_err(ssh_failure)?;
+        Ok::<_, Failure>(etcd_peers(&answer))
+    };
+    let (theirs, own) = (ask(&*deployment.remote(deployment.speaker()).await?).await?, ask(remote).await?);
+    let same = theirs == own;
+    if !same {
+        context.note(format!("{}: its etcd is a cluster of its own; it joins anew", node.name))?;
+        begin_anew(context, node, remote).await?;
+    }
+    Ok(same)
+}
+
+/// Whether the cluster knows the node. A cluster that does not answer is not a reason to let anybody join anew.
+async fn is_node(deployment: &Deployment, name: &str) -> bool {
+    let Ok(kubernetes) = deployment.kubernetes().await else { return true };
+    !matches!(kubernetes.get(NODE, None, name).await, Ok(None))
+}
+
+/// One token for each role, made when it is first needed, again when it is about to expire, and when one was refused:
+/// whether a token is good is the cluster's to say, and not our clock's.
+async fn join_token(
+    deployment: &Deployment,
+    context: &Context<'_>,
+    role: Role,
+    refused: Option<&Secret>,
+) -> Result<Secret, Failure> {
     let mut tokens = deployment.tokens.lock().await;
-    if let Some(token) = tokens.get(&role)
-        && token.made.elapsed() + TOKEN_RESERVE < TOKEN_LIFETIME
-    {
+    let is_good = |token: &&Token| {
+        token.role == role && token.made.elapsed() + TOKEN_RESERVE < TOKEN_LIFETIME && refused != Some(&token.text)
+    };
+    if let Some(token) = tokens.iter().rfind(is_good) {
         return Ok(token.text.clone());
     }
     let leader = deployment.remote(deployment.speaker()).await?;
@@ -218,7 +300,7 @@ async fn join_token(deployment: &Deployment, context: &Context<'_>, role: Role) 
     let command = format!("sudo {BINARY} token create --role={role} --expiry=30m");
     let text = Secret::new(leader.run(&command).await.map_err(ssh_failure)?.trim());
     context.effected(intent).await?;
-    tokens.insert(role, Token { text: text.clone(), made: Instant::now() });
+    tokens.push(Token { role, text: text.clone(), made: Instant::now() });
     Ok(text)
 }
 
@@ -235,7 +317,7 @@ async fn forget_token(
     }
     let comment = format!("# {} has joined; its token is gone\n", node.name);
     let intent = context.intend(format!("remove the used join token from {}", node.name)).await?;
-    remote.upload(TOKEN, comment.as_bytes(), "0600", "root").await.map_err(ssh_failure)?;
+    remote.upload(&intent, TOKEN, comment.as_bytes(), "0600", "root").await.map_err(ssh_failure)?;
     context.effected(intent).await
 }
 
@@ -243,16 +325,22 @@ async fn forget_token(
 pub(super) async fn revoke_tokens(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
     let mut tokens = deployment.tokens.lock().await;
     let mut revoked = 0;
-    while let Some((role, token)) = tokens.pop_first() {
-        let Some(id) = token_id(token.text.expose()) else { continue };
+    while let Some(token) = tokens.last() {
+        let role = token.role;
+        let unreadable = || Failure::new(format!("the join token for {role}s cannot be read, and so not be revoked"));
+        let id = token_id(token.text.expose()).ok_or_else(unreadable)?;
         let leader = deployment.remote(deployment.speaker()).await?;
         let intent = context.intend(format!("revoke the join token for {role}s")).await?;
-        let command = format!("sudo {BINARY} token invalidate {id}");
-        leader.run(&command).await.map_err(ssh_failure)?;
+        match leader.run(&format!("sudo {BINARY} token invalidate {id}")).await {
+            // What has expired is removed by the cluster itself.
+            Err(error) if !error.to_string().contains("not found") => return Err(ssh_failure(error)),
+            _ => {}
+        }
         context.effected(intent).await?;
+        tokens.pop();
         revoked += 1;
     }
-    Ok(Done::seen(format!("{revoked} tokens revoked")))
+    Ok(Done::seen(format!("{} revoked", count(revoked, "join token"))))
 }
 
 /// The public half of a join token: a token is base64(gzip(kubeconfig)), in which the user's token is `id.secret` (k0s
@@ -292,7 +380,7 @@ pub(super) async fn nodes_ready(deployment: &Deployment, context: &Context<'_>) 
     for node in &expected {
         node_is_ready(deployment, context, &node.name).await?;
     }
-    Ok(Done::seen(format!("{} of {} nodes Ready", expected.len(), expected.len())))
+    Ok(Done::seen(format!("every node of the cluster is Ready ({})", expected.len())))
 }
 
 /// The kubeconfig on this computer, for use through the mesh, and the file to source.
@@ -306,8 +394,9 @@ pub(super) async fn kubeconfig(deployment: &Deployment, context: &Context<'_>) -
     let content = admin.kubeconfig(deployment.topology.cluster_id.as_str(), &server);
     let file = deployment.kubeconfig_file();
     deployment.environment.artifact(context, &file, content.expose(), Access::Secret)?;
-    let name = file.rsplit('/').next().unwrap_or_default();
-    deployment.environment.artifact(context, "kubeconfig/kubeconfig-env.sh", &kubeconfig_env(name), Access::Public)?;
+    let path = deployment.environment.path(&file);
+    let script = kubeconfig_env(&std::path::absolute(&path).unwrap_or(path));
+    deployment.environment.artifact(context, "kubeconfig/kubeconfig-env.sh", &script, Access::Public)?;
     Ok(Done::seen(&file).with(json!({"file": file})))
 }
 
@@ -331,20 +420,20 @@ pub(super) async fn home_kubeconfig(
     let remote = deployment.remote(node).await?;
     let planned = deployment.node(node);
     let user = &deployment.config.ssh.username;
-    let api = match planned.role {
-        Role::Controller => planned.private_address,
-        Role::Worker => deployment.node(deployment.speaker()).private_address,
+    // A worker reaches every controller through k0s's load balancer on itself, so that it misses none of them.
+    let server = match planned.role {
+        Role::Controller => format!("https://{}:{API_PORT}", planned.private_address),
+        Role::Worker => format!("https://127.0.0.1:{BALANCER_PORT}"),
     };
-    let server = format!("https://{api}:{API_PORT}");
     let content = deployment.admin().await?.kubeconfig(deployment.topology.cluster_id.as_str(), &server);
     let line = "export KUBECONFIG=$HOME/.kube/config";
     let intent = context.intend(format!("write /home/{user}/.kube/config on {}", planned.name)).await?;
-    let directory = format!("sudo install -d -m 0700 -o {user} -g {user} /home/{user}/.kube");
-    remote.run(&directory).await.map_err(ssh_failure)?;
+    let line_of_profile = format!("grep -qxF '{line}' .bashrc || echo '{line}' >> .bashrc");
+    let prepare = format!("sudo install -d -m 0700 -o {user} -g {user} /home/{user}/.kube && {{ {line_of_profile}; }}");
+    remote.run(&prepare).await.map_err(ssh_failure)?;
+    remote.upload(&intent, KUBECTL, KUBECTL_SCRIPT.as_bytes(), "0755", "root").await.map_err(ssh_failure)?;
     let path = format!("/home/{user}/.kube/config");
-    remote.upload(&path, content.expose().as_bytes(), "0600", user).await.map_err(ssh_failure)?;
-    let profile = format!("grep -qxF '{line}' .bashrc || echo '{line}' >> .bashrc");
-    remote.run(&profile).await.map_err(ssh_failure)?;
+    remote.upload(&intent, &path, content.expose().as_bytes(), "0600", user).await.map_err(ssh_failure)?;
     context.effected(intent).await?;
     remote.disconnect_unless(node == deployment.speaker()).await;
     Ok(Done::seen(format!("{path}, server {server}")))

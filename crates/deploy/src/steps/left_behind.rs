@@ -15,6 +15,7 @@ use super::k0s::refused;
 use crate::{
     deployment::LOOK_AGAIN,
     kubernetes::{DEFINITION, DEPLOYMENT, Kind, Kubernetes, KubernetesError, MUTATING_WEBHOOK, VALIDATING_WEBHOOK},
+    words::count,
 };
 
 /// The API groups that k0rdent brings along, each with its subgroups (k0rdent source: its charts and its providers).
@@ -131,7 +132,7 @@ pub(super) async fn delete(
     }
     let definitions = definitions(kubernetes, namespaces).await.map_err(refused)?;
     if !definitions.is_empty() {
-        let intent = context.intend(format!("delete {} definitions of k0rdent", definitions.len())).await?;
+        let intent = context.intend(format!("delete {} of k0rdent", count(definitions.len(), "definition"))).await?;
         for (name, definition) in &definitions {
             let converter = definition.data.pointer("/spec/conversion/webhook/clientConfig/service/namespace");
             if converter.and_then(Value::as_str).is_some_and(|namespace| namespaces.contains(&namespace)) {
@@ -154,7 +155,11 @@ pub(super) async fn delete(
             pause(LOOK_AGAIN).await;
         }
     }
-    Ok(Done::seen(format!("{} definitions and {} webhook configurations are gone", definitions.len(), webhooks.len())))
+    Ok(Done::seen(format!(
+        "gone: {} and {}",
+        count(definitions.len(), "definition"),
+        count(webhooks.len(), "webhook configuration")
+    )))
 }
 
 /// Clears the finalizers that nobody will ever clear from the objects of a kind that are on their way out. Returns

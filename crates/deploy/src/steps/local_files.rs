@@ -67,7 +67,7 @@ pub(super) async fn place(
     let intent = context.intend(format!("upload {file} to {node}")).await?;
     context.waiting(format!("{path} is on {node}"), format!("{file} is uploaded"));
     let open = || deployment.world.files.open(Path::new(file));
-    let arrived = remote.upload_from(partial, open, mode, "root", deadline).await.map_err(ssh_failure)?;
+    let arrived = remote.upload_from(&intent, partial, open, mode, "root", deadline).await.map_err(ssh_failure)?;
     if arrived != digest {
         deployment.digests.lock().await.remove(file);
         return Err(Failure::new(format!(
@@ -82,7 +82,7 @@ pub(super) async fn place(
 }
 
 /// The SHA-256 of a file, made once in a run.
-async fn digest(deployment: &Deployment, file: &str) -> Result<String, Failure> {
+pub(super) async fn digest(deployment: &Deployment, file: &str) -> Result<String, Failure> {
     let mut digests = deployment.digests.lock().await;
     if let Some(digest) = digests.get(file) {
         return Ok(digest.clone());

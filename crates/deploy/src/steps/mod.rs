@@ -1,5 +1,6 @@
 //! What each step does. One function a step: look, change what is missing, and return when it was seen to hold.
 
+mod binary;
 pub(crate) mod hosts;
 pub mod k0rdent;
 pub mod k0s;
@@ -9,9 +10,13 @@ mod local_files;
 mod machine;
 mod network;
 pub(crate) mod prepare;
+mod proxy;
+mod releases;
 mod removal;
+mod replacing;
+pub(crate) mod tags;
 mod teardown;
-mod uninstall;
+pub(crate) mod uninstall;
 
 use std::sync::Arc;
 
@@ -41,15 +46,18 @@ impl Step for Bound {
             Task::SshKey => network::ssh_key(deployment, context).await,
             Task::SecurityGroup => network::security_group(deployment, context).await,
             Task::VirtualNetwork => network::virtual_network(deployment, context).await,
+            Task::Tags => tags::tags(deployment, context).await,
             Task::PublicAddress(node) => network::public_address(deployment, context, node).await,
             Task::Interface(node) => network::interface(deployment, context, node).await,
+            Task::Replace(node) => replacing::replace(deployment, context, node).await,
             Task::Machine(node) => machine::create(deployment, context, node).await,
             Task::Provisioned(node) => machine::provisioned(deployment, context, node).await,
             Task::Ready(node) if makes_machines => machine::ready(deployment, context, node).await,
             Task::Ready(node) => hosts::claim(deployment, context, node).await,
             Task::MeshMember(node) => machine::mesh_member(deployment, context, node).await,
+            Task::MeshHolds => machine::mesh_holds(deployment, context).await,
             Task::MeshOperator => prepare::mesh_operator(deployment, context).await,
-            Task::Binary(node) => k0s::binary(deployment, context, node).await,
+            Task::Binary(node) => binary::binary(deployment, context, node).await,
             Task::Leader(node) => k0s::leader(deployment, context, node).await,
             Task::Controller(node) => k0s::controller(deployment, context, node).await,
             Task::Worker(node) => k0s::worker(deployment, context, node).await,

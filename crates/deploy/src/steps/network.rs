@@ -30,7 +30,9 @@ pub(super) fn priority(deployment: &Deployment, base: Priority, node: usize) -> 
 pub(super) fn tags(deployment: &Deployment, node: Option<usize>) -> Tags {
     let node = node.map(|node| deployment.node(node));
     let node = node.map(|node| (node.name.as_str(), node.role.name()));
-    resources::resource_tags(deployment.topology.cluster_id.as_str(), deployment.epoch, node)
+    let cluster = deployment.topology.cluster_id.as_str();
+    let ours = resources::resource_tags(cluster, &deployment.owner, deployment.epoch, node);
+    resources::with_tags(&deployment.config.azure.given_tags(), ours)
 }
 
 /// The group that holds everything. One that is not ours is left alone.
@@ -50,11 +52,19 @@ pub(super) async fn resource_group(deployment: &Deployment, context: &Context<'_
     let created = created.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
     let body = resources::resource_group(
         &deployment.config.azure.location,
-        &resources::group_tags(cluster, &deployment.owner, &created),
+        &resources::with_tags(
+            &deployment.config.azure.given_tags(),
+            resources::group_tags(cluster, &deployment.owner, &created),
+        ),
     );
     let intent = context.intend(format!("create resource group {group}")).await?;
     let path = deployment.azure()?.ids.group();
-    deployment.azure()?.arm.put(&path, &body, call(context, Priority::FOUNDATION)).await.map_err(arm_failure)?;
+    deployment
+        .azure()?
+        .arm
+        .put(&intent, &path, &body, call(context, Priority::FOUNDATION))
+        .await
+        .map_err(arm_failure)?;
     context.effected(intent).await?;
     Ok(Done::seen("created"))
 }
@@ -63,21 +73,34 @@ pub(super) async fn resource_group(deployment: &Deployment, context: &Context<'_
 async fn ensure(
     deployment: &Deployment,
     context: &Context<'_>,
-    kind: Kind,
-    name: &str,
+    (kind, name): (Kind, &str),
     body: impl FnOnce() -> Value,
     priority: Priority,
+    goes_with: Option<&str>,
 ) -> Result<Value, Failure> {
     let call = call(context, priority);
     let evidence = |text: &str| context.waiting(format!("Azure calls {name} ready"), text);
-    let found = deployment.inventory.find(kind, name);
+    let after: Option<Value>;
+    let found = match goes_with {
+        None => deployment.inventory.find(kind, name),
+        Some(machine) => {
+            after = left_of(deployment, context, (kind, name), machine, call).await?;
+            after.as_ref()
+        }
+    };
     if let Some(found) = found {
         only_ours(deployment, found, name)?;
     }
     let state = found.map(|found| (found, inventory::provisioning_state(found)));
     match state {
         Some((found, _)) if kind == Kind::NetworkSecurityGroup && rules_differ(deployment, found) => {
-            let body = body();
+            let mut body = body();
+            // The request replaces all tags, and those of others are theirs.
+            if let (Some(theirs), Some(ours)) = (found["tags"].as_object(), body["tags"].as_object_mut()) {
+                let is_ours = |name: &str| ours.keys().any(|own| own.eq_ignore_ascii_case(name));
+                let kept: Vec<_> = theirs.iter().filter(|(name, _)| !is_ours(name)).collect();
+                ours.extend(kept.into_iter().map(|(name, value)| (name.clone(), value.clone())));
+            }
             create(deployment, context, kind, name, &body, call).await?.map_err(arm_failure)
         }
         Some((found, None | Some("Succeeded"))) => Ok(found.clone()),
@@ -128,7 +151,7 @@ async fn create(
 ) -> Result<Result<Value, ArmError>, Failure> {
     let evidence = |text: &str| context.waiting(format!("Azure calls {name} ready"), text);
     let intent = context.intend(format!("create {}", context.step().title)).await?;
-    let created = deployment.azure()?.watch.put(kind, name, body, call, &evidence).await;
+    let created = deployment.azure()?.watch.put(&intent, kind, name, body, call, &evidence).await;
     context.effected(intent).await?;
     Ok(created)
 }
@@ -139,12 +162,18 @@ pub(super) async fn ssh_key(deployment: &Deployment, context: &Context<'_>) -> R
         let key = crate::keys::openssh_public(&deployment.keys.ssh_user());
         resources::ssh_key(&deployment.config.azure.location, &tags(deployment, None), &key)
     };
-    ensure(deployment, context, Kind::SshKey, &deployment.topology.names.ssh_key, body, Priority::BACKGROUND).await?;
-    Ok(Done::seen("it exists"))
+    let named = (Kind::SshKey, deployment.topology.names.ssh_key.as_str());
+    ensure(deployment, context, named, body, Priority::BACKGROUND, None).await?;
+    Ok(Done::seen("its public half is in Azure"))
 }
 
 /// The rules: the mesh from anywhere, SSH from the operator.
 pub(super) async fn security_group(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
+    if deployment.ssh_from.is_empty() {
+        // Without the rule no machine could be reached, and the next look would call it missing.
+        return Err(Failure::refused("nobody has said from where SSH is to be allowed")
+            .advise("Set azure.ssh_allowed_from in the configuration."));
+    }
     let body = || {
         resources::network_security_group(
             &deployment.config.azure.location,
@@ -154,8 +183,8 @@ pub(super) async fn security_group(deployment: &Deployment, context: &Context<'_
         )
     };
     let name = &deployment.topology.names.nsg;
-    ensure(deployment, context, Kind::NetworkSecurityGroup, name, body, Priority::FOUNDATION).await?;
-    let from = if deployment.ssh_from.is_empty() { "nowhere".to_owned() } else { deployment.ssh_from.join(", ") };
+    ensure(deployment, context, (Kind::NetworkSecurityGroup, name), body, Priority::FOUNDATION, None).await?;
+    let from = deployment.ssh_from.join(", ");
     Ok(Done::seen(format!("mesh on UDP {}, SSH from {from}", deployment.topology.mesh_port)))
 }
 
@@ -173,20 +202,24 @@ pub(super) async fn virtual_network(deployment: &Deployment, context: &Context<'
             &group,
         )
     };
-    ensure(deployment, context, Kind::VirtualNetwork, &names.vnet, body, Priority::FOUNDATION).await?;
+    ensure(deployment, context, (Kind::VirtualNetwork, &names.vnet), body, Priority::FOUNDATION, None).await?;
     Ok(Done::seen(network.vnet_prefix.to_string()))
 }
 
-/// A machine's address on the internet. It spans the zones, so that the machine may move between them.
+/// A machine's address on the internet. It spans the zones, where there are any, so that the machine may move between them.
 pub(super) async fn public_address(
     deployment: &Deployment,
     context: &Context<'_>,
     node: usize,
 ) -> Result<Done, Failure> {
     let name = deployment.node(node).public_ip_name();
-    let body = || resources::public_ip(&deployment.config.azure.location, &tags(deployment, Some(node)));
+    let has_zones = !deployment.node(node).allowed_zones.is_empty();
+    let location = &deployment.config.azure.location;
+    let body = || resources::public_ip(location, &tags(deployment, Some(node)), has_zones);
     let priority = priority(deployment, Priority::PUBLIC_IP, node);
-    let created = ensure(deployment, context, Kind::PublicIp, &name, body, priority).await?;
+    let machine = deployment.inventory.find(Kind::VirtualMachine, &deployment.node(node).name);
+    let goes = machine.is_some_and(inventory::is_deleting).then_some(deployment.node(node).name.as_str());
+    let created = ensure(deployment, context, (Kind::PublicIp, &name), body, priority, goes).await?;
     let address = inventory::ip_address(&created)
         .and_then(|address| address.parse().ok())
         .ok_or_else(|| Failure::new(format!("public address {name} is ready and has no address")))?;
@@ -196,6 +229,18 @@ pub(super) async fn public_address(
 
 /// A machine's network interface.
 pub(super) async fn interface(deployment: &Deployment, context: &Context<'_>, node: usize) -> Result<Done, Failure> {
+    let machine = &deployment.node(node).name;
+    let goes = deployment.inventory.find(Kind::VirtualMachine, machine).is_some_and(inventory::is_deleting);
+    interface_of(deployment, context, node, goes).await
+}
+
+/// [`interface`]; if the machine goes or went, what was there before counts for nothing.
+pub(super) async fn interface_of(
+    deployment: &Deployment,
+    context: &Context<'_>,
+    node: usize,
+    goes: bool,
+) -> Result<Done, Failure> {
     let planned = deployment.node(node);
     let ids = &deployment.azure()?.ids;
     let names = &deployment.topology.names;
@@ -209,6 +254,28 @@ pub(super) async fn interface(deployment: &Deployment, context: &Context<'_>, no
         )
     };
     let priority = priority(deployment, Priority::NETWORK_INTERFACE, node);
-    ensure(deployment, context, Kind::NetworkInterface, &planned.network_interface_name(), body, priority).await?;
+    let name = planned.network_interface_name();
+    let goes = goes.then_some(planned.name.as_str());
+    ensure(deployment, context, (Kind::NetworkInterface, &name), body, priority, goes).await?;
     Ok(Done::seen(planned.private_address.to_string()))
+}
+
+/// What is left of something that belongs to a machine, once that machine is gone: it may have gone along.
+async fn left_of(
+    deployment: &Deployment,
+    context: &Context<'_>,
+    (kind, name): (Kind, &str),
+    machine: &str,
+    call: Call,
+) -> Result<Option<Value>, Failure> {
+    let azure = deployment.azure()?;
+    let evidence = |text: &str| context.waiting(format!("the old machine {machine} is gone"), text);
+    azure.watch.removed(Kind::VirtualMachine, machine, call, &evidence).await.map_err(arm_failure)?;
+    let evidence = |text: &str| context.waiting(format!("the old {name} is gone"), text);
+    let found = azure.arm.find(&azure.ids.of(kind, name), call).await.map_err(arm_failure)?;
+    if !found.as_ref().is_some_and(inventory::is_deleting) {
+        return Ok(found);
+    }
+    azure.watch.removed(kind, name, call, &evidence).await.map_err(arm_failure)?;
+    Ok(None)
 }

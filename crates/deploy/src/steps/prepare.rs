@@ -1,5 +1,7 @@
 //! Files of our own, and a look at whether Azure will let us.
 
+use std::collections::BTreeSet;
+
 use engine::{Context, Done, Failure};
 use serde_json::json;
 
@@ -11,7 +13,15 @@ use crate::{
     environment::Access,
     hosts::Finding,
     keys::{openssh_private, openssh_public},
+    words::count,
 };
+
+/// Where the cloud-init documents are.
+const DOCUMENTS: &str = "cloud-init-yaml";
+
+fn document_file(node: &str) -> String {
+    format!("{DOCUMENTS}/{node}-cloud-init.yaml")
+}
 
 /// The SSH key, the known hosts' keys and one cloud-init document a machine.
 pub(super) async fn documents(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
@@ -34,10 +44,12 @@ pub(super) async fn documents(deployment: &Deployment, context: &Context<'_>) ->
                 cloud_init::BYTES_LIMIT
             )));
         }
-        let file = format!("cloud-init-yaml/{}-cloud-init.yaml", node.name);
-        environment.artifact(context, &file, document.expose(), Access::Secret)?;
+        environment.artifact(context, &document_file(&node.name), document.expose(), Access::Secret)?;
     }
-    Ok(Done::seen(format!("{} documents", topology.nodes.len())))
+    // They hold private keys: of machines that are not wanted any more, nobody needs them.
+    let files: BTreeSet<String> = topology.nodes.iter().map(|node| document_file(&node.name)).collect();
+    environment.discard(context, DOCUMENTS, |file| files.contains(file))?;
+    Ok(Done::seen(count(topology.nodes.len(), "document")))
 }
 
 /// Everything that Azure can be asked before the first write.
@@ -52,14 +64,19 @@ pub(super) async fn preflight(deployment: &Deployment, context: &Context<'_>) ->
         context.note(finding.to_string())?;
     }
     if errors.is_empty() {
+        // All machines of a run are made from the same version, whatever is published meanwhile.
+        let version = Some(&report.facts.image_version).filter(|version| !version.is_empty());
+        version.map(|version| deployment.image_version.get_or_init(|| version.clone()));
         let evidence = |text: &str| context.waiting("resource providers are registered", text);
         for namespace in &report.facts.unregistered {
             let intent = context.intend(format!("register resource provider {namespace}")).await?;
             let subscription = &deployment.azure()?.ids.subscription;
-            azure_preflight::register(arm, subscription, namespace, call, &evidence).await.map_err(arm_failure)?;
+            azure_preflight::register(&intent, arm, subscription, namespace, call, &evidence)
+                .await
+                .map_err(arm_failure)?;
             context.effected(intent).await?;
         }
-        return Ok(Done::seen(format!("{} machines fit", deployment.topology.nodes.len())));
+        return Ok(Done::seen(format!("room for {}", count(deployment.topology.nodes.len(), "machine"))));
     }
     let messages: Vec<String> = errors.iter().map(ToString::to_string).collect();
     Err(Failure::refused(format!("Azure will not let us; nothing was created:\n{}", messages.join("\n"))))
@@ -97,7 +114,7 @@ fn demand(deployment: &Deployment) -> Demand {
         location: config.azure.location.clone(),
         spot: config.azure.vm_priority == crate::config::VmPriority::Spot,
         nodes,
-        image: config.azure.vm_image.to_string(),
+        image: config.azure.vm_image.clone(),
     }
 }
 
@@ -108,7 +125,7 @@ pub(super) async fn mesh_operator(deployment: &Deployment, context: &Context<'_>
         let position = topology.nodes.iter().position(|node| node.name == name).unwrap_or_default();
         deployment.machine(position).address().map(|address| address.to_string()).unwrap_or_default()
     };
-    let file = format!("wireguard/{}.conf", mesh.operator_interface(topology));
+    let file = format!("wireguard/{}.conf", mesh.operator_interface(&topology.cluster_id));
     let operator = mesh.operator_config(topology, keys, |node| address(&node.name));
     environment.artifact(context, &file, operator.expose(), Access::Secret)?;
     let key_file = absolute(&environment.path(&deployment.ssh_key_file()));
@@ -142,7 +159,7 @@ fn openssh_of_hosts(deployment: &Deployment, context: &Context<'_>) -> Result<Do
         logins.push(Login { name, address, port, user, key_file: key, host_key, jump: jump.clone() });
     }
     openssh(deployment, context, &logins)?;
-    Ok(Done::seen(format!("{} hosts", logins.len())))
+    Ok(Done::seen(count(logins.len(), "host")))
 }
 
 /// The port of SSH that OpenSSH takes by itself.

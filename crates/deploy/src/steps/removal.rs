@@ -4,17 +4,17 @@
 //! That one request can delete a whole cluster is what Azure offers with its resource groups. A provider without them has
 //! [`rest`] alone: it finds by tag and name, and deletes in the order of dependencies.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use engine::{Context, Done, Failure};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::uninstall::{ask_for_children, child_clusters};
 use crate::{
     azure::{Call, ErrorClass, Kind, inventory, resources},
-    deployment::{Deployment, arm_failure, kubernetes_failure},
-    kubernetes::CLUSTER_DEPLOYMENT,
+    deployment::{Deployment, arm_failure},
     leftovers::{self, Leftover, short},
 };
 
@@ -30,10 +30,6 @@ const ORDER: [Kind; 7] = [
 ];
 /// How many resources are deleted at the same time (guess at what is polite).
 const AT_ONCE: usize = 32;
-/// How long a resource may still count as used by one that has just gone (guess; Azure documentation: minutes).
-const RELEASE: Duration = Duration::from_secs(120);
-/// Between two tries to delete what is still in use.
-const TRY_AGAIN: Duration = Duration::from_secs(10);
 /// How long the cluster is asked for its children before it is given up.
 pub(super) const SURVEY: Duration = Duration::from_secs(30);
 /// How long lists may show what is gone (guess).
@@ -133,30 +129,16 @@ pub(super) async fn rest(deployment: &Deployment, context: &Context<'_>) -> Resu
 
 /// What the cluster says about child clusters, if it says anything in time. Their machines would outlive it.
 pub(super) async fn survey(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
-    let is_there = |node: &usize| deployment.machine(*node).address().is_some();
-    let controllers = (0..deployment.topology.nodes.len())
-        .filter(|&node| deployment.node(node).role == crate::topology::Role::Controller);
-    if let Some(speaker) = controllers.into_iter().find(is_there) {
-        deployment.set_speaker(speaker);
-    }
-    context.waiting("the cluster names its child clusters", "");
-    let asked = async {
-        let kubernetes = deployment.kubernetes().await?;
-        kubernetes.list(CLUSTER_DEPLOYMENT, None).await.map_err(kubernetes_failure)
-    };
-    match tokio::time::timeout(SURVEY, asked).await {
-        Ok(Ok(children)) if children.is_empty() => Ok(Done::seen("there are none")),
-        Ok(Ok(children)) => {
+    match ask_for_children(deployment, context).await? {
+        Ok(children) if children.is_empty() => Ok(Done::seen("there are none")),
+        Ok(children) if deployment.abandon_children && !deployment.with_children => {
             let names: Vec<&str> = children.keys().map(String::as_str).collect();
             let text = format!("child clusters are left behind with their machines: {}", names.join(", "));
             skipped(context, vec![text])
         }
-        Ok(Err(failure)) => skipped(context, vec![format!("child clusters were not looked for: {failure}")]),
-        Err(_) => {
-            let seconds = SURVEY.as_secs();
-            let text = format!("child clusters were not looked for: the cluster does not answer within {seconds} s");
-            skipped(context, vec![text])
-        }
+        Ok(_) => child_clusters(deployment, context).await,
+        // Force does not need an answer; the look at the end sees what carries the tags of children.
+        Err(why) => skipped(context, vec![format!("child clusters were not looked for: {why}")]),
     }
 }
 
@@ -167,15 +149,56 @@ pub(super) async fn evidence(deployment: &Deployment, context: &Context<'_>) -> 
     let patience = Instant::now() + LISTS_LAG;
     loop {
         let left = look(deployment, call).await?;
-        let Some(first) = left.first() else { return Ok(Done::seen("0 left").with(json!({"leftovers": []}))) };
+        // What others keep stays, however long anybody looks at it.
+        let Some(first) = left.iter().find(|left| left.kept().is_none()) else {
+            let kept: Vec<String> = left.iter().filter_map(Leftover::kept).collect();
+            let nothing = match kept.is_empty() {
+                true => "0 left".to_owned(),
+                false => format!("nothing is left but {}", kept.join(", ")),
+            };
+            let children = children_left(deployment, call).await?;
+            let runs_on = children_run_on(&children);
+            if children.is_empty() || deployment.abandon_children || deployment.known_children().is_none() {
+                let seen = if children.is_empty() { nothing } else { format!("{nothing}; {runs_on}") };
+                return Ok(Done::seen(seen).with(json!({"leftovers": left, "children": children})));
+            }
+            if Instant::now() >= patience {
+                return Err(Failure::new(runs_on).advise(
+                    "Delete them, or run `k0rdentctl reset --force --abandon-children` to leave them behind.",
+                ));
+            }
+            context.waiting("nothing of the child clusters is left", runs_on);
+            engine::pause(Duration::from_secs(2)).await;
+            continue;
+        };
         if Instant::now() >= patience {
             let names: Vec<String> = left.iter().map(|left| short(&left.id)).collect();
-            return Err(Failure::new(format!("{} left: {}", left.len(), names.join(", ")))
-                .advise("Run `k0rdentctl reset` again; it deletes what is left."));
+            let failure = Failure::new(format!("{} left: {}", left.len(), names.join(", ")));
+            return Err(match left.iter().find(|left| !left.is_sure) {
+                // A reset will never touch what may be somebody else's.
+                Some(unsure) => failure.advise(format!("Delete by hand what is yours: {}", unsure.remove)),
+                None => failure.advise("Run `k0rdentctl reset` again; it deletes what is left."),
+            });
         }
         context.waiting("nothing of this cluster is left", format!("{} left: {}", left.len(), short(&first.id)));
         engine::pause(Duration::from_secs(2)).await;
     }
+}
+
+/// What there is of this cluster's children; of all in the subscription if nobody could say which are its own.
+async fn children_left(deployment: &Deployment, call: Call) -> Result<Vec<Leftover>, Failure> {
+    let (azure, names) = (deployment.azure()?, deployment.known_children());
+    if names.as_ref().is_some_and(BTreeSet::is_empty) {
+        return Ok(Vec::new());
+    }
+    let children = leftovers::children(&azure.arm, &azure.ids.subscription, names.as_ref(), call).await;
+    children.map_err(arm_failure)
+}
+
+fn children_run_on(left: &[Leftover]) -> String {
+    let names: BTreeSet<&str> = left.iter().map(|left| left.cluster_id.as_str()).collect();
+    let names = names.into_iter().collect::<Vec<_>>().join(", ");
+    format!("{} of child clusters {names} still there, {}", left.len(), leftovers::cost(left))
 }
 
 /// Refuses a resource group that has our name and not our tag.
@@ -206,7 +229,7 @@ async fn request(deployment: &Deployment, context: &Context<'_>, call: Call) -> 
     }
     let intent = context.intend(format!("delete resource group {group} with everything in it")).await?;
     let path = format!("{}?forceDeletionTypes=Microsoft.Compute/virtualMachines", deployment.azure()?.ids.group());
-    let answer = deployment.azure()?.arm.delete(&path, call).await.map_err(arm_failure)?;
+    let answer = deployment.azure()?.arm.delete(&intent, &path, call).await.map_err(arm_failure)?;
     context.effected(intent).await?;
     Ok(answer.location)
 }
@@ -239,15 +262,8 @@ async fn delete(
     let mut deletions = Vec::new();
     for thing in things {
         deletions.push(async {
-            let patience = Instant::now() + RELEASE;
-            let answer = loop {
-                match azure.arm.delete(&thing.id, call).await {
-                    Err(error) if error.class == ErrorClass::InUse && Instant::now() < patience => {
-                        engine::pause(TRY_AGAIN).await;
-                    }
-                    answer => break answer,
-                }
-            };
+            let kept = |text: &str| context.waiting(format!("{} can be deleted", short(&thing.id)), text);
+            let answer = azure.watch.delete(&intent, &thing.id, call, &kept).await;
             let gone = match answer.map(|answer| answer.operation.or(answer.location)) {
                 Ok(Some(url)) => azure.watch.operation(&url, &thing.id, call, &evidence).await,
                 Ok(None) => Ok(()),

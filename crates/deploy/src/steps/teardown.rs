@@ -6,7 +6,8 @@ use engine::{Context, Done, Failure};
 
 use crate::{
     deployment::{Deployment, ssh_failure},
-    k0s::{BINARY, CONFIG, TOKEN, unit},
+    k0s::{BINARY, CONFIG, KUBECTL, TOKEN, unit},
+    machine_proxy,
     ssh::{Remote, SshError},
     topology::Node,
 };
@@ -24,7 +25,7 @@ pub(super) async fn reset_machine(
     let makes_machines = deployment.topology.provider.makes_machines();
     let planned = deployment.node(node);
     let remote = deployment.remote(node).await?;
-    let cleared = clear(context, planned, &remote).await?;
+    let cleared = clear(deployment, context, planned, &remote).await?;
     match cleared {
         Err(error @ (SshError::Unreachable { .. } | SshError::Timeout { .. })) if makes_machines => {
             context.note(format!("k0s is not reset on {}: {error}", deployment.node(node).name))?;
@@ -36,6 +37,7 @@ pub(super) async fn reset_machine(
 
 /// Takes k0s off a machine.
 pub(super) async fn clear(
+    deployment: &Deployment,
     context: &Context<'_>,
     planned: &Node,
     remote: &Remote,
@@ -57,10 +59,11 @@ pub(super) async fn clear(
         remote.try_run(&format!("sudo systemctl stop {}", unit(planned)), None, patience).await?;
         remote.run_with(&format!("sudo {BINARY} reset"), None, patience).await?;
         let home = match planned.host {
-            None => format!("/home/{}/.kube/config", remote.target().user),
+            None => format!("/home/{}/.kube/config {KUBECTL}", remote.target().user),
             Some(_) => String::new(),
         };
-        remote.run(&format!("sudo rm -rf -- {CONFIG} {TOKEN} {home} {BINARY}")).await
+        let proxy = machine_proxy::places(&deployment.config, planned).join(" ");
+        remote.run(&format!("sudo rm -rf -- {CONFIG} {TOKEN} {home} {BINARY} {proxy}")).await
     };
     if let Err(error) = cleared.await {
         return Ok(Err(error));

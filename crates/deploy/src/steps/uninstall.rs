@@ -1,21 +1,27 @@
 //! Taking k0rdent off a cluster in its own order, and looking whether k0rdent or k0s has left anything.
 
-use std::{collections::BTreeMap, ops::ControlFlow, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
+    time::Duration,
+};
 
-use engine::{Context, Done, Failure};
+use engine::{Context, Done, Failure, pause};
 use futures::StreamExt as _;
 use kube::api::DynamicObject;
 
 use super::{
-    k0rdent::{CHART_NAMESPACE, MANAGEMENT_NAME, RELEASE},
+    k0rdent::{CHART_NAMESPACE, MANAGEMENT_NAME, ManagementSeen, RELEASE},
     k0s::refused,
     left_behind,
     removal::SURVEY,
 };
 use crate::{
-    deployment::{Deployment, ssh_failure},
+    deployment::{Deployment, LOOK_AGAIN, ssh_failure},
     k0s::{BINARY, CONFIG, unit},
     kubernetes::{CHART, CLUSTER_DEPLOYMENT, Kind, MANAGEMENT, NAMESPACE, POD, condition},
+    session::CHILDREN,
+    words::count,
 };
 
 /// What ends early so that it can give advice, instead of being ended at its deadline.
@@ -33,6 +39,18 @@ async fn delete(
     namespace: Option<&str>,
     name: &str,
 ) -> Result<Done, Failure> {
+    delete_seen(deployment, context, kind, namespace, name, |_| Ok(())).await
+}
+
+/// The same; what is seen of the object while it goes is told.
+async fn delete_seen(
+    deployment: &Deployment,
+    context: &Context<'_>,
+    kind: Kind,
+    namespace: Option<&str>,
+    name: &str,
+    mut tell: impl FnMut(&DynamicObject) -> Result<(), Failure>,
+) -> Result<Done, Failure> {
     let kubernetes = deployment.kubernetes().await?;
     if kubernetes.get(kind, namespace, name).await.map_err(refused)?.is_none() {
         return Ok(Done::seen("it does not exist"));
@@ -40,16 +58,18 @@ async fn delete(
     let intent = context.intend(format!("delete {} {name}", kind.kind)).await?;
     kubernetes.delete(&intent, kind, namespace, name).await.map_err(refused)?;
     context.effected(intent).await?;
-    let look = |objects: &BTreeMap<String, DynamicObject>| match objects.get(name) {
-        None => ControlFlow::Break(()),
-        Some(object) => {
+    let look = |objects: &BTreeMap<String, DynamicObject>| match objects.get(name).map(|object| (object, tell(object)))
+    {
+        None => ControlFlow::Break(Ok(())),
+        Some((_, Err(failure))) => ControlFlow::Break(Err(failure)),
+        Some((object, Ok(()))) => {
             context.waiting(format!("{} {name} is gone", kind.kind), holds(object));
             ControlFlow::Continue(())
         }
     };
     let trouble =
         |error: &crate::kubernetes::KubernetesError| context.waiting("the Kubernetes API answers", error.to_string());
-    kubernetes.follow(kind, namespace, Some(name), look, trouble).await.map_err(refused)?;
+    kubernetes.follow(kind, namespace, Some(name), look, trouble).await.map_err(refused)??;
     Ok(Done::seen("it is gone"))
 }
 
@@ -63,37 +83,91 @@ fn holds(object: &DynamicObject) -> String {
     finalizers.chain(said).collect::<Vec<_>>().join("; ")
 }
 
+/// Nobody can say whether there are child clusters.
+pub(crate) fn nobody_can_say(why: &str) -> Failure {
+    Failure::refused(format!("nobody can say whether there are child clusters: {why}")).advise(
+        "Their machines would outlive their manager. Let the cluster answer again (`k0rdentctl status --check`), or say --abandon-children to go on without knowing.",
+    )
+}
+
+/// There are child clusters, and nobody has said what is to become of them.
+pub(crate) fn exist(names: &str, number: usize) -> Failure {
+    let exist = if number == 1 { "exists" } else { "exist" };
+    Failure::refused(format!("{} {exist}: {names}", count(number, "child cluster"))).advise(
+        "Their machines would keep running, and costing money. Say --with-children to delete them, with their machines, first; or --abandon-children to leave them behind.",
+    )
+}
+
+/// Asks for the child clusters and records their names, because nobody can be asked for them when the cluster is gone. One
+/// error is not yet silence.
+pub(super) async fn ask_for_children(
+    deployment: &Deployment,
+    context: &Context<'_>,
+) -> Result<Result<BTreeMap<String, DynamicObject>, String>, Failure> {
+    let evidence = |said: &str| context.waiting("the cluster says which child clusters there are", said);
+    let answer = children(deployment, usize::MAX, evidence).await;
+    match &answer {
+        Ok(children) => {
+            deployment.learn_children(Some(names(children)));
+            context.settle(CHILDREN, serde_json::json!(deployment.known_children().unwrap_or_default()))?;
+        }
+        Err(_) => deployment.learn_children(None),
+    }
+    Ok(answer)
+}
+
+/// The child clusters, by namespace and name: one controller after the other is asked, so many times, and for no longer
+/// than a survey may take. Why nobody answers, otherwise.
+pub(crate) async fn children(
+    deployment: &Deployment,
+    times: usize,
+    evidence: impl Fn(&str),
+) -> Result<BTreeMap<String, DynamicObject>, String> {
+    let deadline = tokio::time::Instant::now() + SURVEY;
+    let mut said = format!("the cluster does not answer within {} s", SURVEY.as_secs());
+    for _ in 0..times {
+        let asked = async { deployment.kubernetes().await?.list(CLUSTER_DEPLOYMENT, None).await.map_err(refused) };
+        match tokio::time::timeout_at(deadline, asked).await {
+            Err(_) => break,
+            Ok(Ok(children)) => return Ok(children),
+            Ok(Err(failure)) => said = failure.message,
+        }
+        evidence(&said);
+        deployment.ask_another();
+        pause(LOOK_AGAIN).await;
+    }
+    Err(said)
+}
+
+/// Their names alone.
+pub(crate) fn names(children: &BTreeMap<String, DynamicObject>) -> BTreeSet<String> {
+    children.values().filter_map(|child| child.metadata.name.clone()).collect()
+}
+
 /// No child cluster exists: their machines would outlive their manager. Those that do are deleted first if that was
 /// asked for, and otherwise named.
 pub(super) async fn child_clusters(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
-    let asked = async {
-        let kubernetes = deployment.kubernetes().await?;
-        let children = kubernetes.list(CLUSTER_DEPLOYMENT, None).await.map_err(refused)?;
-        Ok((kubernetes, children))
-    };
-    // A cluster without some of its machines may never answer.
-    let is_whole = deployment.inventory.vms.len() >= deployment.topology.nodes.len();
-    let patience = if is_whole { context.step().deadline } else { SURVEY };
-    let answer = tokio::time::timeout(patience, asked)
-        .await
-        .unwrap_or_else(|_| Err(Failure::new(format!("the cluster does not answer within {} s", patience.as_secs()))));
-    let (kubernetes, children) = match answer {
-        Err(failure) if !is_whole => {
-            context.note(format!("child clusters were not looked for: {failure}"))?;
+    let children = match ask_for_children(deployment, context).await? {
+        Ok(answer) => answer,
+        Err(why) if deployment.abandon_children => {
+            context.note(format!("child clusters were not looked for: {why}"))?;
             return Ok(Done::seen("the cluster does not answer"));
         }
-        answer => answer?,
+        Err(why) => return Err(nobody_can_say(&why)),
     };
     if children.is_empty() {
         return Ok(Done::seen("there are none"));
     }
     let names = children.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-    if !deployment.with_children {
-        return Err(Failure::refused(format!("{} child clusters exist: {names}", children.len())).advise(
-            "Their machines would outlive their manager. Say --with-children to delete them, with their machines, first.",
-        ));
+    if deployment.abandon_children && !deployment.with_children {
+        context.note(format!("child clusters are left behind with their machines: {names}"))?;
+        return Ok(Done::seen(format!("left behind: {names}")));
     }
-    context.note(format!("{} child clusters are deleted with their machines: {names}", children.len()))?;
+    if !deployment.with_children {
+        return Err(exist(&names, children.len()));
+    }
+    context.note(format!("child clusters are deleted with their machines: {names}"))?;
+    let kubernetes = deployment.kubernetes().await?;
     for child in children.values() {
         let (namespace, name) = (child.metadata.namespace.as_deref(), child.metadata.name.as_deref());
         let name = name.unwrap_or_default();
@@ -125,7 +199,20 @@ pub(super) async fn child_clusters(deployment: &Deployment, context: &Context<'_
 
 /// The Management object: its controllers take down what they have installed.
 pub(super) async fn management(deployment: &Deployment, context: &Context<'_>) -> Result<Done, Failure> {
-    delete(deployment, context, MANAGEMENT, None, MANAGEMENT_NAME).await
+    let mut recorded = None;
+    let tell = |object: &DynamicObject| {
+        let mut seen = ManagementSeen::of(object);
+        if seen.deleting {
+            // What it says about being ready is not what it waits for now.
+            seen.message = holds(object);
+        }
+        if recorded.as_ref() != Some(&seen) {
+            seen.record(context)?;
+            recorded = Some(seen);
+        }
+        Ok(())
+    };
+    delete_seen(deployment, context, MANAGEMENT, None, MANAGEMENT_NAME, tell).await
 }
 
 /// The chart: its object's deletion makes k0s uninstall it.
@@ -198,9 +285,12 @@ pub(super) async fn k0s_gone(deployment: &Deployment, context: &Context<'_>) -> 
     let answers: Vec<_> = futures::stream::iter(asked).buffered(MACHINES_AT_ONCE).collect().await;
     let left: Vec<String> = answers.into_iter().filter_map(Result::transpose).collect::<Result<_, _>>()?;
     if !left.is_empty() {
-        return Err(Failure::new(format!("k0s has left something on {} machines: {}", left.len(), left.join("; "))));
+        return Err(Failure::new(format!(
+            "k0s has left something on {}: {}",
+            count(left.len(), "machine"),
+            left.join("; ")
+        )));
     }
-    let removed = deployment.environment.remove("kubeconfig");
-    removed.map_err(|error| Failure::refused(error.to_string()))?;
-    Ok(Done::seen(format!("0 left on {machines} machines")))
+    deployment.environment.discard(context, "kubeconfig", |_| false)?;
+    Ok(Done::seen(format!("0 left on {}", count(machines, "machine"))))
 }

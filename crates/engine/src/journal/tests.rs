@@ -36,7 +36,7 @@ fn a_second_run_is_told_who_holds_it() {
     let Err(refused) = Journal::open_to_write(directory.path(), &holder("reset"), Durability::Process) else {
         panic!("two runs at once")
     };
-    insta::assert_snapshot!(refused, @"another run is active: `deploy` by ada@desk (process 7) since 1970-01-01 0:00:00.0 +00:00:00");
+    insta::assert_snapshot!(refused, @"another run is active: `deploy` by ada@desk (process 7) since 1970-01-01 00:00:00 UTC");
     drop(first);
     assert!(!Journal::is_held(directory.path()));
     let second = Journal::open_to_write(directory.path(), &holder("reset"), Durability::Process).unwrap();
@@ -124,7 +124,7 @@ fn damage_in_the_middle_of_the_log_stops_everything() {
     let Err(error) = Journal::open_to_write(copy.path(), &holder("deploy"), Durability::Disk) else {
         panic!("damage was not seen")
     };
-    insta::assert_snapshot!(error.to_string().replace(&copy.path().display().to_string(), "HOME"), @"HOME/journal.sqlite-wal: it is damaged at offset 8272, in front of other records; nothing was changed. Restore the file from a backup, or have Azure cleared without it: `k0rdentctl reset --force --cluster-id ID`");
+    insta::assert_snapshot!(error.to_string().replace(&copy.path().display().to_string(), "HOME"), @"HOME/journal.sqlite-wal: it is damaged at offset 8272, in front of other records; nothing was changed");
     assert!(matches!(Journal::open_to_read(copy.path()), Err(JournalError::Damaged { .. })));
 }
 
@@ -138,7 +138,7 @@ fn a_changed_letter_in_a_record_is_damage() {
     fs_err::write(Journal::file(directory.path()), bytes).unwrap();
     let journal = Journal::open_to_read(directory.path()).unwrap().unwrap();
     let error = journal.after(0).unwrap_err().to_string();
-    insta::assert_snapshot!(error.replace(&directory.path().display().to_string(), "HOME"), @"HOME/journal.sqlite: record 4: it is not what was written (its checksum is wrong); nothing was changed. Restore the file from a backup, or have Azure cleared without it: `k0rdentctl reset --force --cluster-id ID`");
+    insta::assert_snapshot!(error.replace(&directory.path().display().to_string(), "HOME"), @"HOME/journal.sqlite: record 4: it is not what was written (its checksum is wrong); nothing was changed");
     assert!(journal.state().is_err());
 }
 
@@ -200,4 +200,32 @@ fn only_its_owner_can_read_it() {
     drop(Journal::open_to_write(directory.path(), &holder("deploy"), Durability::Process).unwrap());
     let mode = fs_err::metadata(Journal::file(directory.path())).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn who_only_looks_whether_a_run_is_active_keeps_no_run_out() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(Journal::open_to_write(directory.path(), &holder("deploy"), Durability::Process).unwrap());
+    let glance = fs_err::File::open(directory.path().join("journal.lock")).unwrap();
+    glance.file().try_lock_shared().unwrap();
+    std::thread::scope(|scope| {
+        let (began, has_begun) = std::sync::mpsc::channel();
+        let directory = directory.path();
+        let run = scope.spawn(move || {
+            began.send(()).unwrap();
+            Journal::open_to_write(directory, &holder("deploy"), Durability::Process).map(|run| run.epoch())
+        });
+        has_begun.recv().unwrap();
+        drop(glance);
+        assert_eq!(run.join().unwrap().unwrap(), 2);
+    });
+}
+
+#[test]
+fn a_run_that_has_not_said_yet_whose_it_is_is_not_taken_for_the_one_that_asks() {
+    let directory = tempfile::tempdir().unwrap();
+    let lock = fs_err::File::create(directory.path().join("journal.lock")).unwrap();
+    lock.file().try_lock().unwrap();
+    let refused = Journal::check_free(directory.path()).unwrap_err();
+    insta::assert_snapshot!(refused, @"another run is active, and has not said yet whose it is");
 }

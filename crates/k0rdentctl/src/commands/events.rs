@@ -24,7 +24,13 @@ pub(crate) async fn run(context: &Context, follow: bool) -> Result<u8, CommandEr
         return Ok(0);
     };
     // Everything that happened is wanted, waits included as far as they are recorded.
-    let mut lines = Lines::new(Style { time: Time::Calendar, verbose: 2, every_step: true, home: home.clone() });
+    let mut lines = Lines::new(Style {
+        time: Time::Calendar,
+        verbose: 2,
+        every_step: true,
+        colours: context.printer.colours,
+        home: home.clone(),
+    });
     let mut seen = 0;
     loop {
         // In this order, so that what the run wrote last is read.

@@ -7,11 +7,11 @@
 use std::{ffi::OsString, io::Write as _, os::unix::process::ExitStatusExt as _, sync::Arc};
 
 use deploy::{
-    deployment::{Deployment, ssh_failure},
+    environment::RUNNING,
     k0s::API_PORT,
     ssh::{Connection, Remote},
-    topology::Role,
 };
+use engine::journal::create_private_directory;
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -20,7 +20,11 @@ use tokio::{
 };
 
 use crate::{
-    commands::{Context, ssh::look},
+    commands::{
+        Context,
+        ssh::look,
+        way_in::{controllers, enter},
+    },
     error::{CommandError, Exit},
     signals::Signals,
     world::reach,
@@ -34,16 +38,20 @@ const ENDED_BY_SIGNAL: i32 = 128;
 
 /// The exit code is the program's own.
 pub(crate) async fn run(context: &Context, command: &[OsString]) -> Result<u8, CommandError> {
-    let deployment = look(context, &reach(context)?, "exec").await?;
-    let remote = controller(&deployment).await?;
+    let reach = reach(context).await?;
+    let deployment = look(context, &reach, "exec").await?;
+    let (speaker, remote) = enter(context, &reach, &deployment, &controllers(&deployment)).await?;
+    deployment.set_speaker(speaker);
     let here = |error: std::io::Error| CommandError::failed(format!("no port on 127.0.0.1: {error}"));
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(here)?;
     let server = format!("https://127.0.0.1:{}", listener.local_addr().map_err(here)?.port());
     let content = deployment.admin().await?.kubeconfig(deployment.topology.cluster_id.as_str(), &server);
-    let mut file = tempfile::Builder::new()
-        .prefix("kubeconfig-")
-        .tempfile()
-        .map_err(|error| CommandError::failed(format!("no temporary kubeconfig: {error}")))?;
+    let no_file = |error: std::io::Error| CommandError::failed(format!("no temporary kubeconfig: {error}"));
+    let running = context.global.home.join(RUNNING);
+    create_private_directory(&running).map_err(no_file)?;
+    let mut file = tempfile::Builder::new().prefix("kubeconfig-").tempfile_in(&running).map_err(no_file)?;
+    // Whoever finds it unlocked knows that nobody is here any more to remove it.
+    file.as_file().lock().map_err(no_file)?;
     file.write_all(content.expose().as_bytes()).map_err(|error| CommandError::file(&error))?;
 
     let mut signals = Signals::listen()?;
@@ -59,22 +67,6 @@ pub(crate) async fn run(context: &Context, command: &[OsString]) -> Result<u8, C
         code = wait(child, &mut signals) => code,
         never = forward(listener, &remote) => never,
     }
-}
-
-/// The first controller that answers.
-async fn controller(deployment: &Deployment) -> Result<Arc<Remote>, CommandError> {
-    let leader = deployment.leader();
-    let others = (0..deployment.topology.nodes.len())
-        .filter(|&node| node != leader && deployment.node(node).role == Role::Controller);
-    let mut first_error = None;
-    for node in std::iter::once(leader).chain(others) {
-        let remote = deployment.remote(node).await?;
-        match remote.connect().await {
-            Ok(_) => return Ok(remote),
-            Err(error) => first_error = first_error.or(Some(error)),
-        }
-    }
-    Err(first_error.map_or_else(|| CommandError::failed("there is no controller"), |error| ssh_failure(error).into()))
 }
 
 /// Waits for the program. Ctrl-C reaches it by itself, because it shares our terminal; who asks only us to end means

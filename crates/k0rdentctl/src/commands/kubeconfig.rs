@@ -4,20 +4,27 @@ use deploy::{environment::Access, k0s::API_PORT};
 use serde_json::json;
 
 use crate::{
-    commands::{Context, FORMAT_VERSION, ssh::look},
+    commands::{
+        Context, FORMAT_VERSION,
+        ssh::look,
+        way_in::{controllers, enter},
+    },
     error::CommandError,
     world::reach,
 };
 
-/// Prints its path. If it is missing, the first controller is asked for it.
+/// Prints its path. If it is missing, a controller is asked for it.
 pub(crate) async fn run(context: &Context) -> Result<u8, CommandError> {
-    let deployment = look(context, &reach(context)?, "kubeconfig").await?;
+    let reach = reach(context).await?;
+    let deployment = look(context, &reach, "kubeconfig").await?;
     let cluster = deployment.topology.cluster_id.as_str();
     let leader = deployment.node(deployment.leader());
     let server = format!("https://{}:{API_PORT}", leader.operator_side_address());
     let file = deployment.kubeconfig_file();
     let path = deployment.environment.path(&file);
     if !path.is_file() {
+        let (speaker, _) = enter(context, &reach, &deployment, &controllers(&deployment)).await?;
+        deployment.set_speaker(speaker);
         let content = deployment.admin().await?.kubeconfig(cluster, &server);
         let written = deployment.environment.write(&file, content.expose(), Access::Secret);
         written.map_err(|error| CommandError::file(&error))?;

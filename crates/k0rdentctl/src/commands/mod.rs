@@ -10,6 +10,7 @@ mod history;
 mod init;
 mod kubeconfig;
 mod leftovers;
+mod patience;
 mod plan;
 mod reset;
 mod run;
@@ -20,8 +21,9 @@ mod twin;
 mod uninstall;
 mod unlock;
 mod version;
+mod way_in;
 
-use std::{io::Write as _, process::ExitCode};
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use serde_json::{Value, json};
 
@@ -33,6 +35,8 @@ use crate::{
     settings::Surroundings,
 };
 
+/// The variable that names the twin to talk to, unless the command line does.
+const TWIN: &str = "K0RDENTCTL_TWIN";
 /// The version of the format of our own JSON documents.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 
@@ -49,21 +53,13 @@ pub(crate) struct Context {
 impl Context {
     /// A command line to type next, with the options that lead to the same environment.
     pub(crate) fn command(&self, rest: &str) -> String {
-        let mut words = vec!["k0rdentctl".to_owned()];
-        let mut option = |name: &str, value: &std::path::Path| {
-            words.extend([name.to_owned(), shell_words::quote(&value.display().to_string()).into_owned()]);
-        };
-        if self.global.home != std::path::Path::new("./.k0rdent") {
-            option("--home", &self.global.home);
-        }
-        if let Some(config) = &self.global.config {
-            option("--config", config);
-        }
-        if let Some(twin) = &self.global.twin {
-            option("--twin", twin);
-        }
-        words.push(rest.to_owned());
-        words.join(" ")
+        self.printer.command(rest)
+    }
+
+    /// Whoever is to be asked is not there.
+    pub(crate) fn unconfirmed(&self) -> CommandError {
+        CommandError::usage("cannot ask for confirmation (no terminal); nothing was touched")
+            .hint("use --yes to go on without a question")
     }
 
     /// Asks whether to go on; `wanted` is the answer that means yes, in any case.
@@ -72,8 +68,7 @@ impl Context {
             return Ok(true);
         }
         if !self.surroundings.interactive {
-            return Err(CommandError::usage("nobody is there to answer; nothing was touched")
-                .hint("say -y to go on without a question"));
+            return Err(self.unconfirmed());
         }
         self.printer.ask(question);
         let mut answer = String::new();
@@ -92,9 +87,18 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
         }
     };
+    let twin = global.twin.or_else(|| surroundings.variable(TWIN).map(PathBuf::from));
+    let global = Global { twin, ..global };
     let context = Context { printer: Printer::new(&global, &surroundings), global, surroundings };
-    let is_stream = matches!(command, Command::Deploy(_) | Command::Uninstall(_) | Command::Reset(_));
-    match dispatch(&context, command) {
+    ::deploy::environment::sweep(&context.global.home);
+    let is_stream =
+        matches!(command, Command::Deploy(_) | Command::Replace(_) | Command::Uninstall(_) | Command::Reset(_));
+    let ended = dispatch(&context, command).and_then(|code| match context.printer.trouble() {
+        // Whoever goes on with half a result has to know.
+        Some(error) if code == 0 => Err(CommandError::failed(format!("the result could not be written: {error}"))),
+        _ => Ok(code),
+    });
+    match ended {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             show(&context, &error, is_stream);
@@ -109,8 +113,9 @@ fn dispatch(context: &Context, command: Command) -> Result<u8, CommandError> {
         Command::Init { template } => init::run(context, &template),
         Command::Config(command) => config::run(context, command),
         Command::Check => block_on(check::run(context)),
-        Command::Plan => block_on(plan::run(context)),
+        Command::Plan { detailed_exitcode } => block_on(plan::run(context, detailed_exitcode)),
         Command::Deploy(arguments) => block_on(deploy::run(context, &arguments)),
+        Command::Replace(arguments) => block_on(deploy::run(context, &arguments.deploy())),
         Command::Uninstall(arguments) => block_on(uninstall::run(context, arguments)),
         Command::Reset(arguments) => block_on(reset::run(context, &arguments)),
         Command::Leftovers(arguments) => block_on(leftovers::run(context, &arguments)),
@@ -144,25 +149,17 @@ fn block_on(command: impl Future<Output = Result<u8, CommandError>>) -> Result<u
 /// An error for people; and, where the result is a stream for programs, its last object.
 fn show(context: &Context, error: &CommandError, is_stream: bool) {
     let printer = &context.printer;
-    let hints: Vec<String> = error.hints.iter().map(|hint| here(context, hint)).collect();
+    let hints: Vec<String> = error.hints.iter().map(|hint| printer.typed(hint).into_owned()).collect();
     printer.marked(BAD, "error", &error.message);
     hints.iter().for_each(|hint| printer.marked(GOOD, "hint", hint));
     if is_stream && printer.is_json() {
         let mut last = ending(error.exit.outcome(), error.exit as u8);
-        last["message"] = json!(error.message);
+        last["message"] = json!(printer.typed(&error.message));
         last["hints"] = json!(hints);
         if !error.leftovers.is_null() {
             last["leftovers"] = error.leftovers.clone();
         }
         printer.object(&last);
-    }
-}
-
-/// A hint that ends in a command, with the options that lead to the same environment.
-fn here(context: &Context, hint: &str) -> String {
-    match hint.split_once(": k0rdentctl ") {
-        Some((what, rest)) if !rest.starts_with('-') => format!("{what}: {}", context.command(rest)),
-        _ => hint.to_owned(),
     }
 }
 

@@ -2,7 +2,9 @@
 
 use deploy::{
     environment::Environment,
+    mesh::Mesh,
     recipe::Manner,
+    seam::delete_interface,
     session::{Finished, Session, Teardown, TeardownPlan, used_config},
 };
 use serde_json::json;
@@ -14,8 +16,9 @@ use crate::{
         run::{Run, watch},
     },
     configuration,
-    error::CommandError,
-    views::teardown,
+    error::{CommandError, Exit},
+    printer::CARE,
+    views::teardown::{self, Page},
     world::{Login, reach},
 };
 
@@ -32,9 +35,10 @@ pub(crate) async fn run(context: &Context, arguments: &Reset) -> Result<u8, Comm
         return Ok(nothing(context));
     }
     refuse_if_protected(context, used.as_ref().is_some_and(|config| config.protect))?;
-    let reach = reach(context)?;
+    let reach = reach(context).await?;
     let mut settings = reach.settings(context, "reset", &Login::of(used.as_ref()))?;
     settings.with_children = arguments.with_children;
+    settings.abandon_children = arguments.abandon_children;
     let session = Session::new(settings);
     let teardown = Teardown {
         manner,
@@ -43,14 +47,35 @@ pub(crate) async fn run(context: &Context, arguments: &Reset) -> Result<u8, Comm
     };
     let Some(plan) = session.teardown_plan(&teardown).await? else { return Ok(nothing(context)) };
     show(context, &plan);
+    if let Some(refusal) = plan.refusal(arguments.with_children, arguments.abandon_children) {
+        return Err(refusal.into());
+    }
     let cluster = plan.cluster_id.as_str();
-    if !context.confirm(arguments.confirmation.yes, &format!("Type {cluster} to delete it: "), &[cluster])? {
+    if !context.confirm(arguments.confirmation.yes, &format!("Type {cluster} to confirm: "), &[cluster])? {
         context.printer.say("cancelled; nothing was touched");
         return Ok(0);
     }
     let finished = watch(context, &session, Run::Reset(&teardown)).await?;
-    end(context, &plan, &finished);
-    Ok(0)
+    let is_nothing_left = finished.kept.is_empty() && finished.children.is_empty();
+    let code = if is_nothing_left { 0 } else { Exit::Leftovers as u8 };
+    end(context, &plan, &finished, code);
+    leave_mesh(context, &plan).await;
+    Ok(code)
+}
+
+/// Takes the operator's interface down, if it is up. Its configuration has gone with the cluster, and `wg-quick down` would
+/// need that; whatever else that does, this configuration does not ask for.
+async fn leave_mesh(context: &Context, plan: &TeardownPlan) {
+    let interface = Mesh::Wireguard.operator_interface(&plan.cluster_id);
+    match delete_interface(&interface).await {
+        Ok(false) => {}
+        Ok(true) => context.printer.say(&format!("the interface {interface} of this computer is taken down")),
+        Err(why) => {
+            let command = format!("sudo ip link delete dev {interface}");
+            let message = format!("the interface {interface} of this computer is still up ({why}): {command}");
+            context.printer.marked(CARE, "warning", &message);
+        }
+    }
 }
 
 fn manner(arguments: &Reset) -> Manner {
@@ -66,24 +91,27 @@ fn show(context: &Context, plan: &TeardownPlan) {
     if context.printer.is_json() {
         context.printer.object(&json!({"format_version": FORMAT_VERSION, "event": "teardown-plan", "plan": plan}));
     } else {
-        context.printer.say(&teardown::plan(plan, &context.global.home));
+        // What is deleted is said, however quiet the program is to be.
+        let page = Page { colours: context.printer.colours_of_messages, width: context.surroundings.width };
+        context.printer.warn(&teardown::plan(plan, &context.global.home, page));
     }
 }
 
-fn end(context: &Context, plan: &TeardownPlan, finished: &Finished) {
+fn end(context: &Context, plan: &TeardownPlan, finished: &Finished, code: u8) {
     let waits = plan.manner != Manner::FastNoWait;
     if context.printer.is_json() {
-        let mut last = ending(if waits { "succeeded" } else { "accepted" }, 0);
+        let mut last = ending(if waits { "succeeded" } else { "accepted" }, code);
         last["cluster_id"] = json!(plan.cluster_id);
         last["skipped"] = json!(finished.skipped);
         if waits {
-            last["leftovers"] = json!([]);
+            last["leftovers"] = json!(finished.kept);
+            last["children"] = json!(finished.children);
             last["archive"] = json!(finished.archive);
             last["expired"] = json!(finished.expired);
         }
         context.printer.object(&last);
     } else if waits {
-        context.printer.result(&teardown::gone(plan.cluster_id.as_str(), finished));
+        context.printer.result(&teardown::gone(plan, finished));
     } else {
         let (look, prove) = (context.command("status --check"), context.command("reset"));
         context.printer.result(&teardown::accepted(plan.cluster_id.as_str(), &look, &prove));

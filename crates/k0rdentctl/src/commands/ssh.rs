@@ -9,7 +9,7 @@ use deploy::{
 use tokio::io::{stderr, stdin, stdout};
 
 use crate::{
-    commands::Context,
+    commands::{Context, way_in::enter},
     error::CommandError,
     world::{Login, Reach, reach},
 };
@@ -19,13 +19,13 @@ const OPENSSH_CONFIGURATION: &str = "ssh/config";
 
 /// With a command, its exit code is ours.
 pub(crate) async fn run(context: &Context, node: &str, command: &[String]) -> Result<u8, CommandError> {
-    let reach = reach(context)?;
+    let reach = reach(context).await?;
     let deployment = look(context, &reach, "ssh").await?;
     let Some(position) = deployment.topology.nodes.iter().position(|known| known.name == node) else {
         let names: Vec<&str> = deployment.topology.nodes.iter().map(|node| node.name.as_str()).collect();
         return Err(CommandError::usage(format!("there is no machine {node}; there are {}", names.join(", "))));
     };
-    let remote = deployment.remote(position).await?;
+    let (_, remote) = enter(context, &reach, &deployment, &[position]).await?;
     if command.is_empty() {
         return Err(log_in(context, &reach, node));
     }
@@ -36,7 +36,7 @@ pub(crate) async fn run(context: &Context, node: &str, command: &[String]) -> Re
 
 /// The cluster to look at, without asking Azure.
 pub(crate) async fn look(context: &Context, reach: &Reach, command: &str) -> Result<Deployment, CommandError> {
-    let session: Session = reach.session(context, command, &Login::NotNeeded)?;
+    let session: Session = reach.session(context, command, &Login::NobodyAsked)?;
     Ok(session.look().await?)
 }
 

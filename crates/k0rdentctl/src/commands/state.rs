@@ -12,6 +12,7 @@ use crate::{
     arguments::StateCommand,
     commands::{Context, FORMAT_VERSION},
     error::CommandError,
+    views::count,
 };
 
 /// Checks the journal, or writes its views.
@@ -25,10 +26,7 @@ pub(crate) fn run(context: &Context, command: StateCommand) -> Result<u8, Comman
 /// Reads every record and asks the database to check itself. Any damage is an error that names the place.
 fn doctor(context: &Context) -> Result<u8, CommandError> {
     let home = &context.global.home;
-    let Some(journal) = Journal::open_to_read(home)? else {
-        context.printer.result(&format!("there is no journal in {}", home.display()));
-        return Ok(0);
-    };
+    let Some(journal) = Journal::open_to_read(home)? else { return Ok(no_journal(context)) };
     journal.check()?;
     let records = journal.after(0)?;
     let state = engine::State::of(&records);
@@ -45,7 +43,12 @@ fn doctor(context: &Context) -> Result<u8, CommandError> {
         return Ok(0);
     }
     let file = Journal::file(home);
-    let mut lines = vec![format!("{}: whole; {} records of {} runs", file.display(), records.len(), state.runs.len())];
+    let mut lines = vec![format!(
+        "{}: whole; {} of {}",
+        file.display(),
+        count(records.len(), "record"),
+        count(state.runs.len(), "run")
+    )];
     if unfinished {
         lines.push(format!("the last run was ended from outside; continue with: {}", context.command("deploy")));
     }
@@ -56,18 +59,28 @@ fn doctor(context: &Context) -> Result<u8, CommandError> {
 /// Writes `deployment-state.yaml` and `deployment-events.yaml` from the journal.
 fn export(context: &Context) -> Result<u8, CommandError> {
     let home = &context.global.home;
-    let Some((state, records)) = recorded(home)? else {
-        context.printer.result(&format!("there is no journal in {}", home.display()));
-        return Ok(0);
-    };
+    let Some((state, records)) = recorded(home)? else { return Ok(no_journal(context)) };
     let environment = Environment::new(home);
     let files = [
         ("deployment-state.yaml", views::state_yaml(&state, &status_of(home)?)),
         ("deployment-events.yaml", views::events_yaml(&records)),
     ];
+    let mut paths = Vec::new();
     for (file, content) in files {
         environment.write(file, &content, Access::Secret).map_err(|error| CommandError::file(&error))?;
-        context.printer.result(&environment.path(file).display().to_string());
+        paths.push(environment.path(file));
+    }
+    match context.printer.is_json() {
+        true => context.printer.document(&json!({"format_version": FORMAT_VERSION, "files": paths})),
+        false => paths.iter().for_each(|path| context.printer.result(&path.display().to_string())),
     }
     Ok(0)
+}
+
+fn no_journal(context: &Context) -> u8 {
+    match context.printer.is_json() {
+        true => context.printer.document(&json!({"format_version": FORMAT_VERSION, "journal": null})),
+        false => context.printer.result(&format!("there is no journal in {}", context.global.home.display())),
+    }
+    0
 }

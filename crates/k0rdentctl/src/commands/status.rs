@@ -1,5 +1,7 @@
 //! `status`: where the environment stands, from its own records; and with `--check`, compared with the real.
 
+use engine::{Clock as _, Failure};
+
 use deploy::{
     session::{Deletion, status_of, used_config},
     views::Status,
@@ -7,9 +9,13 @@ use deploy::{
 use serde_json::json;
 
 use crate::{
-    commands::{Context, FORMAT_VERSION},
+    commands::{Context, FORMAT_VERSION, patience::patiently},
     error::{CommandError, Exit},
-    views::{plan::differences, status},
+    views::{
+        count,
+        plan::differences,
+        status::{self, Asked},
+    },
     world::{Login, reach},
 };
 
@@ -21,28 +27,46 @@ pub(crate) async fn check(context: &Context) -> Result<u8, CommandError> {
     let Some(config) = used_config(&environment)?.filter(|_| status.cluster_id.is_some()) else {
         return run(context);
     };
-    let reach = reach(context)?;
+    let reach = reach(context).await?;
     let mut settings = reach.settings(context, "status", &Login::of(Some(&config)))?;
-    settings.own_address = None;
-    let session = deploy::session::Session::new(settings);
-    if let Some(deletion) = session.deletion().await? {
-        return Ok(deleting(context, &status, &deletion));
-    }
-    let found = session.check().await?;
+    let looking = async {
+        // Where it cannot be found out, the rules are not compared with it.
+        settings.own_address = reach.own_address(context, &config).await.ok().flatten();
+        let session = deploy::session::Session::new(settings);
+        match session.deletion().await? {
+            Some(deletion) => Ok(Err(deletion)),
+            None => session.check().await.map(Ok),
+        }
+    };
+    let found = match patiently(context, "looking at Azure and at the machines", looking).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(deletion)) => return Ok(deleting(context, &status, &deletion)),
+        Err(error) => return Err(CommandError::from(error)),
+    };
     if context.printer.is_json() {
         context.printer.document(&json!({
             "format_version": FORMAT_VERSION,
             "cluster_id": status.cluster_id,
             "phase": status.phase,
-            "differences": found,
+            "differences": found.differences,
+            "refusal": found.refusal,
         }));
-    } else if found.is_empty() {
-        context.printer.result("everything is as it was left");
+    } else if found.differences.is_empty() {
+        context.printer.result("No drift: everything matches the last deployment.");
     } else {
-        context.printer.result(&differences(&found));
-        context.printer.result(&format!("\nrepair it: {}", context.command("deploy")));
+        let number = count(found.differences.len(), "difference");
+        context.printer.result(&format!("{number} between the records and the live resources\n"));
+        context.printer.result(&differences(&found.differences));
+        let next = match &found.refusal {
+            Some(Failure { message, advice, .. }) => {
+                let advice = advice.as_deref().map(|advice| format!("\n{advice}")).unwrap_or_default();
+                format!("`k0rdentctl deploy` does not repair it: {message}{advice}")
+            }
+            None => format!("repair it: {}", context.command("deploy")),
+        };
+        context.printer.result(&format!("\n{next}"));
     }
-    Ok(if found.is_empty() { 0 } else { Exit::Failed as u8 })
+    Ok(if found.differences.is_empty() { 0 } else { Exit::Failed as u8 })
 }
 
 /// How a deletion stands that nobody has waited for. Exit code 1 if it has failed.
@@ -77,7 +101,11 @@ pub(crate) fn run(context: &Context) -> Result<u8, CommandError> {
     let next = status.next.strip_prefix("k0rdentctl ").unwrap_or(&status.next);
     let next = context.command(next);
     match &status.cluster_id {
-        Some(_) => context.printer.result(&status::text(&status, &next, context.printer.colours)),
+        Some(_) => {
+            let (now, compare) = (engine::SystemClock.utc(), context.command("status --check"));
+            let asked = Asked { now, compare: &compare, colours: context.printer.colours };
+            context.printer.result(&status::text(&status, &next, &asked));
+        }
         None => context.printer.result(&format!("there is no cluster in {}\n\nnext: {next}", home.display())),
     }
     Ok(0)

@@ -33,14 +33,14 @@ pub(crate) async fn run(context: &Context, arguments: Uninstall) -> Result<u8, C
     };
     let used = used_config(&Environment::new(home))?;
     refuse_if_protected(context, used.as_ref().is_some_and(|config| config.protect))?;
-    let mut settings = reach(context)?.settings(context, part.command(), &Login::of(used.as_ref()))?;
+    let mut settings = reach(context).await?.settings(context, part.command(), &Login::of(used.as_ref()))?;
     settings.with_children = with_children;
     let (goes, stays) = match part {
         Part::K0rdent => ("k0rdent with all that it has installed", "Kubernetes"),
         Part::K0s => ("Kubernetes with all that runs in it", "the machines"),
     };
-    context.printer.say(&format!("{cluster}: {goes} will be deleted; {stays} will stay."));
-    if !context.confirm(yes, &format!("Type {cluster} to go on: "), &[cluster.as_str()])? {
+    context.printer.warn(&format!("{cluster}: {goes} will be deleted; {stays} will stay."));
+    if !context.confirm(yes, &format!("Type {cluster} to confirm: "), &[cluster.as_str()])? {
         context.printer.say("cancelled; nothing was touched");
         return Ok(0);
     }
@@ -55,7 +55,7 @@ pub(crate) async fn run(context: &Context, arguments: Uninstall) -> Result<u8, C
         let did = if finished.steps_run == 0 { "nothing to do: " } else { "" };
         let next = context.command("deploy");
         let phase = finished.status.phase;
-        context.printer.result(&format!("{did}{cluster} has no {name}; it is at {phase}\n\n  go on        {next}"));
+        context.printer.result(&format!("{did}{cluster} has no {name}; it is at {phase}\n\n  redeploy     {next}"));
     }
     Ok(0)
 }

@@ -5,7 +5,13 @@
 
 use engine::{Holder, Journal};
 
-use crate::{arguments::Confirmation, commands::Context, error::CommandError};
+use serde_json::json;
+
+use crate::{
+    arguments::Confirmation,
+    commands::{Context, FORMAT_VERSION},
+    error::CommandError,
+};
 
 /// Explains, asks, and fences the other run off.
 pub(crate) fn run(context: &Context, confirmation: Confirmation) -> Result<u8, CommandError> {
@@ -13,8 +19,7 @@ pub(crate) fn run(context: &Context, confirmation: Confirmation) -> Result<u8, C
     let held = Journal::is_held(home);
     let holder = Journal::open_to_read(home)?.map(|journal| journal.holder()).transpose()?.flatten();
     let Some(Holder { user, host, pid, command, since }) = holder.filter(|_| held) else {
-        context.printer.result("nothing to unlock: no run is active");
-        return Ok(0);
+        return Ok(said(context, false, "nothing to unlock: no run is active"));
     };
     context.printer.say(&format!(
         "`{command}` by {user}@{host} (process {pid}) is active since {since}.\n\
@@ -27,6 +32,13 @@ pub(crate) fn run(context: &Context, confirmation: Confirmation) -> Result<u8, C
         return Ok(0);
     }
     Journal::fence(home, &context.surroundings.holder("unlock"))?;
-    context.printer.result("unlocked");
-    Ok(0)
+    Ok(said(context, true, "unlocked"))
+}
+
+fn said(context: &Context, unlocked: bool, text: &str) -> u8 {
+    match context.printer.is_json() {
+        true => context.printer.document(&json!({"format_version": FORMAT_VERSION, "unlocked": unlocked})),
+        false => context.printer.result(text),
+    }
+    0
 }

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use engine::{Decision, Event, Message, Origin, PlannedStep, Record, StepId};
 use time::{OffsetDateTime, macros::format_description};
 
-use super::{count, duration, indented};
+use super::{clock, count, duration, indented};
+use crate::printer::{BAD, CARE, GOOD, paint};
 
 /// How lines look.
 #[derive(Debug, Clone)]
@@ -18,6 +19,8 @@ pub(crate) struct Style {
     pub(crate) every_step: bool,
     /// The environment's directory, to name files in full.
     pub(crate) home: PathBuf,
+    /// Whether there are colours.
+    pub(crate) colours: bool,
 }
 
 /// What stands in front of a line.
@@ -59,7 +62,7 @@ impl Lines {
             Message::Progress { step, waiting_for, evidence, elapsed } => {
                 let started_at = self.started_at.get(&step.id).copied().unwrap_or(self.run_started_at);
                 let seen = if evidence.is_empty() { String::new() } else { format!(" ({evidence})") };
-                vec![self.at(started_at + *elapsed, &format!("{}: waiting: {waiting_for}{seen}", step.id))]
+                vec![self.at(started_at + *elapsed, &format!("{}: waiting until {waiting_for}{seen}", step.id))]
             }
         }
     }
@@ -83,15 +86,23 @@ impl Lines {
                 if is_chatty { line(self, format!("{step}: begins")) } else { Vec::new() }
             }
             Event::Intended { step, what } if is_chatty => line(self, format!("{step}: will {what}")),
-            Event::Noted { step, text } => line(self, format!("{step}: note: {text}")),
+            Event::Noted { step, text } => {
+                line(self, format!("{step}: {}: {text}", paint(self.style.colours, CARE, "note")))
+            }
             Event::Recovered { what } => line(self, format!("note: {what}")),
             Event::StepSucceeded { step, evidence, .. } => self.succeeded(record.at, step, evidence),
             Event::StepFailed { step, failure } => {
-                let mut lines = line(self, format!("{step}: failed: {}", indented(&failure.message, 4)));
+                let mut lines = line(
+                    self,
+                    format!("{step}: {}: {}", paint(self.style.colours, BAD, "failed"), indented(&failure.message, 4)),
+                );
                 lines.extend(failure.advice.iter().map(|advice| format!("    {advice}")));
                 lines
             }
             Event::Artifact { path, origin, .. } => vec![self.artifact(path, *origin)],
+            Event::Discarded { path } => {
+                vec![format!("==> Removing file: {} (not needed any more)", self.style.home.join(path).display())]
+            }
             Event::RunEnded { outcome } if self.style.time == Time::Calendar => {
                 line(self, format!("ended: {}", format!("{outcome:?}").to_lowercase()))
             }
@@ -107,30 +118,35 @@ impl Lines {
             *self.open.entry(step.phase.clone()).or_default() += 1;
         }
         let plan = engine::Plan { steps: steps.to_vec() };
-        if plan.to_run() == 0 {
-            // `deploy` says so itself, as its result.
-            return match self.style.time {
-                Time::SinceStart => Vec::new(),
-                Time::Calendar => vec!["nothing to do".to_owned()],
-            };
-        }
-        let mut lines: Vec<String> = Vec::new();
-        for step in steps.iter().filter(|step| step.decision == Decision::Skip) {
-            // A phase of which nothing is left to do has one line.
-            let what = if self.open.contains_key(&step.phase) { &step.title } else { &step.phase };
-            let line = format!("==> Skipping: {what} (already completed)");
-            if !lines.contains(&line) {
-                lines.push(line);
+        let mut phases: Vec<(&str, usize, usize)> = Vec::new();
+        for step in steps {
+            let skipped = usize::from(step.decision == Decision::Skip);
+            match phases.iter_mut().find(|(phase, ..)| *phase == step.phase) {
+                Some((_, all, done)) => (*all, *done) = (*all + 1, *done + skipped),
+                None => phases.push((&step.phase, 1, skipped)),
             }
         }
-        lines.push(format!("{} to do, usually {}", count(plan.to_run(), "step"), duration(plan.usual())));
+        let skipping = |(phase, all, done): (&str, usize, usize)| match done {
+            0 => None,
+            done if done == all => Some(format!("==> Skipping: {phase} (already completed)")),
+            done => Some(format!("==> Skipping: {done} of {} of {phase} (already completed)", count(all, "step"))),
+        };
+        let mut lines: Vec<String> = phases.into_iter().filter_map(skipping).collect();
+        match plan.to_run() {
+            // `deploy` says so itself, as its result.
+            0 if self.style.time == Time::SinceStart => {}
+            0 => lines.push("nothing to do".to_owned()),
+            steps => lines.push(format!("{} to do, usually {}", count(steps, "step"), duration(plan.usual()))),
+        }
         lines
     }
 
     fn succeeded(&mut self, at: OffsetDateTime, id: &StepId, evidence: &str) -> Vec<String> {
         let mut lines = Vec::new();
         let step = self.steps.get(id);
-        if self.style.every_step || step.is_none_or(|step| step.node.is_none()) {
+        // Whatever else is shown, what is gone is named.
+        let deletes = id.as_str().ends_with("/delete") || id.as_str().ends_with("/release");
+        if self.style.every_step || deletes || step.is_none_or(|step| step.node.is_none()) {
             let evidence = if evidence.is_empty() { String::new() } else { format!(": {evidence}") };
             lines.push(self.at(at, &format!("{id}: done{evidence}")));
         }
@@ -139,7 +155,7 @@ impl Lines {
         {
             *open = open.saturating_sub(1);
             if *open == 0 {
-                lines.push(self.at(at, &format!("{phase}: complete")));
+                lines.push(self.at(at, &format!("{phase}: {}", paint(self.style.colours, GOOD, "complete"))));
             }
         }
         lines
@@ -152,6 +168,10 @@ impl Lines {
             Origin::Existing => format!("==> Using existing file: {file}"),
             Origin::Generated => format!("==> Generating new file: {file}"),
             Origin::Regenerated => format!("==> Regenerating file: {file} (forced)"),
+            Origin::Updated => format!("==> Regenerating file: {file} (what it is made from has changed)"),
+            Origin::Edited => {
+                format!("==> Regenerating file: {file} (it was changed by hand; the old one is kept as {file}.bak)")
+            }
         }
     }
 
@@ -159,7 +179,7 @@ impl Lines {
         match self.style.time {
             Time::SinceStart => {
                 let since = Duration::try_from(at - self.run_started_at).unwrap_or_default();
-                format!("[{:>6.1}s] {text}", since.as_secs_f64())
+                format!("[{:>6}] {text}", clock(since))
             }
             Time::Calendar => {
                 let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
@@ -187,6 +207,7 @@ mod tests {
             deadline: Duration::from_secs(600),
             fingerprint: String::new(),
             undoes: Vec::new(),
+            output: serde_json::Value::Null,
         }
     }
 
@@ -218,7 +239,7 @@ mod tests {
     }
 
     fn style(verbose: u8, time: Time) -> Style {
-        Style { time, verbose, every_step: true, home: PathBuf::from("home") }
+        Style { time, verbose, every_step: true, home: PathBuf::from("home"), colours: false }
     }
 
     fn events() -> Vec<Event> {
@@ -246,21 +267,21 @@ mod tests {
             step("prepare/preflight", None, Decision::Skip),
         ];
         insta::assert_snapshot!(lines(style(0, Time::SinceStart), &steps, events()), @"
-        ==> Skipping: title of machines/k0s-worker-1/create (already completed)
+        ==> Skipping: 1 of 2 steps of machines (already completed)
         ==> Skipping: prepare (already completed)
         1 step to do, usually 1 min 20 s
         ==> Using existing file: home/ssh/config
         ==> Generating new file: home/ssh/config
         ==> Regenerating file: home/ssh/config (forced)
-        [  10.5s] machines/k0s-worker-1/ready: note: moves to zone 2
-        [  12.0s] machines/k0s-worker-1/ready: failed: no
+        [  0:11] machines/k0s-worker-1/ready: note: moves to zone 2
+        [  0:12] machines/k0s-worker-1/ready: failed: no
             Try again.
-        [  13.5s] machines/k0s-worker-1/ready: done: SSH answers
-        [  13.5s] machines: complete
+        [  0:14] machines/k0s-worker-1/ready: done: SSH answers
+        [  0:14] machines: complete
         ");
         insta::assert_snapshot!(lines(style(2, Time::Calendar), &steps, events()), @"
         1970-01-01 00:00:00  deploy by ada@desk
-        ==> Skipping: title of machines/k0s-worker-1/create (already completed)
+        ==> Skipping: 1 of 2 steps of machines (already completed)
         ==> Skipping: prepare (already completed)
         1 step to do, usually 1 min 20 s
         1970-01-01 00:00:03  machines/k0s-worker-1/ready: begins
@@ -274,7 +295,7 @@ mod tests {
         1970-01-01 00:00:13  machines/k0s-worker-1/ready: done: SSH answers
         1970-01-01 00:00:13  machines: complete
         1970-01-01 00:00:15  ended: succeeded
-        1970-01-01 00:00:33  machines/k0s-worker-1/ready: waiting: SSH answers (no answer on port 22)
+        1970-01-01 00:00:33  machines/k0s-worker-1/ready: waiting until SSH answers (no answer on port 22)
         ");
     }
 
@@ -293,8 +314,8 @@ mod tests {
         let events = vec![done("mesh/operator"), done("mesh/k0s-worker-1/member")];
         insta::assert_snapshot!(lines(style, &steps, events), @"
         2 steps to do, usually 1 min 20 s
-        [   3.0s] mesh/operator: done
-        [   4.5s] mesh: complete
+        [  0:03] mesh/operator: done
+        [  0:05] mesh: complete
         ");
     }
 }

@@ -1,6 +1,7 @@
 //! What people see: pure functions from events and views to text, and the terminal's live lines.
 
 pub(crate) mod lines;
+pub(crate) mod painter;
 pub(crate) mod plan;
 pub(crate) mod progress;
 pub(crate) mod rehearsal;
@@ -10,12 +11,8 @@ pub(crate) mod teardown;
 
 use std::time::Duration;
 
+pub(crate) use deploy::words::count;
 use time::{OffsetDateTime, macros::format_description};
-
-/// `1 node`, `2 nodes`.
-pub(crate) fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
 
 /// A duration for people: `12 s`, `2 min 10 s`, `1 h 5 min`.
 pub(crate) fn duration(duration: Duration) -> String {
@@ -29,14 +26,48 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
+/// A duration as a clock shows it: `0:12`, `2:10`, `1:05:00`.
+pub(crate) fn clock(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64().round() as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, minutes, seconds) => format!("{minutes}:{seconds:02}"),
+        (hours, minutes, seconds) => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
+}
+
 /// A moment for people, in UTC.
 pub(crate) fn moment(at: OffsetDateTime) -> String {
     at.format(format_description!("[year]-[month]-[day] [hour]:[minute]:[second]")).unwrap_or_default()
 }
 
+/// The time of day, in UTC.
+pub(crate) fn clock_time(at: OffsetDateTime) -> String {
+    at.format(format_description!("[hour]:[minute]")).unwrap_or_default()
+}
+
 /// A text of several lines whose further lines belong to the first.
 pub(crate) fn indented(text: &str, by: usize) -> String {
     text.replace('\n', &format!("\n{}", " ".repeat(by)))
+}
+
+/// A text after a label, its further lines below its first; a word that is too long sticks out.
+pub(crate) fn wrapped(label: &str, text: &str, width: usize) -> String {
+    let indent = label.chars().count();
+    let (mut out, mut column) = (label.to_owned(), indent);
+    for (index, word) in text.split(' ').enumerate() {
+        let length = word.chars().count();
+        if index > 0 && column + 1 + length > width {
+            out.push('\n');
+            out.push_str(&" ".repeat(indent));
+            column = indent;
+        } else if index > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += length;
+    }
+    out.trim_end().to_owned()
 }
 
 /// Rows as columns, each as wide as its widest cell, two spaces between; the last column is as long as it likes.

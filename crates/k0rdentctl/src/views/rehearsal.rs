@@ -2,26 +2,33 @@
 
 use std::time::Duration;
 
+use deploy::{config::Config, prices};
 use rehearsal::{NodeTimeline, Report};
 
-use super::{count, duration, table};
+use super::{count, duration, plan::cost, table};
 
 /// The most machines whose timeline is shown.
 const MACHINES_SHOWN: usize = 24;
 
 /// The steps of a machine that are shown, with the heading of their end.
 const STATIONS: [(&str, &[&str]); 5] = [
-    ("address", &["public-address"]),
-    ("accepted", &["create"]),
-    ("provisioned", &["provisioned"]),
-    ("cloud-init", &["ready"]),
-    ("in cluster", &["first-controller", "controller", "worker"]),
+    ("ADDRESS", &["public-address"]),
+    ("ACCEPTED", &["create"]),
+    ("PROVISIONED", &["provisioned"]),
+    ("CLOUD-INIT", &["ready"]),
+    ("IN CLUSTER", &["first-controller", "controller", "worker"]),
 ];
 
 /// The whole report.
-pub(crate) fn text(report: &Report) -> String {
-    let mut parts =
-        vec![headline(report), phases(report), timeline(report), time(report), requests(report), end(report)];
+pub(crate) fn text(report: &Report, config: &Config, verbose: bool) -> String {
+    let mut parts = vec![headline(report), summary(report, config), phases(report), timeline(report)];
+    if verbose || report.critical_path_seconds == 0.0 {
+        parts.push(time(report));
+    }
+    if verbose {
+        parts.push(requests(report));
+    }
+    parts.push(left(report));
     parts.retain(|part| !part.is_empty());
     parts.join("\n\n")
 }
@@ -31,13 +38,38 @@ fn seconds(seconds: f64) -> String {
 }
 
 fn headline(report: &Report) -> String {
-    let mut lines = vec![format!("Rehearsal on the twin: {}, {}", report.outcome, count(report.nodes, "node"))];
+    let mut lines = vec![format!("Rehearsed on the twin: {}, {}", report.outcome, count(report.nodes, "machine"))];
     lines.extend(report.failures.iter().map(|failure| format!("  {failure}")));
     lines.join("\n")
 }
 
+/// What somebody wants to know who is about to do it: how long, and for how much.
+fn summary(report: &Report, config: &Config) -> String {
+    let mut rows = Vec::new();
+    if report.outcome == "succeeded" {
+        let ready =
+            report.nodes_ready_seconds.map(|at| format!("; every machine in the cluster after {}", seconds(at)));
+        rows.push(("deploy", format!("{}{}", seconds(report.makespan_seconds), ready.unwrap_or_default())));
+    }
+    let kept = match report.leftovers.len() {
+        0 => "0 left".to_owned(),
+        some => format!("{} left", count(some, "resource")),
+    };
+    rows.push(("reset", format!("{}; {kept}", seconds(report.teardown_seconds))));
+    if config.provider.makes_machines() {
+        let sizes = [&config.vm_sizing.controller.size, &config.vm_sizing.worker.size];
+        let numbers = [config.cluster.controllers.count, config.cluster.workers.count];
+        let prices = sizes.into_iter().zip(numbers).flat_map(|(size, number)| {
+            std::iter::repeat_n(prices::of_machine(config, size), usize::from(number)).flatten()
+        });
+        rows.push(("cost", format!("on Azure {}", cost(prices.collect(), config))));
+    }
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|(what, text)| vec![format!("  {what}"), text]).collect();
+    table(&rows)
+}
+
 fn phases(report: &Report) -> String {
-    let mut rows = vec![["Phase", "began", "ended", ""].map(str::to_owned).to_vec()];
+    let mut rows = vec![["PHASE", "BEGAN", "ENDED", "STATUS"].map(str::to_owned).to_vec()];
     for phase in &report.phases {
         let at = |instant: Option<f64>| instant.map_or_else(|| "-".to_owned(), seconds);
         rows.push(vec![
@@ -53,7 +85,7 @@ fn phases(report: &Report) -> String {
 /// When each machine was where, in simulated seconds since the beginning.
 fn timeline(report: &Report) -> String {
     let mut rows =
-        vec![std::iter::once("Machine").chain(STATIONS.map(|(heading, _)| heading)).map(str::to_owned).collect()];
+        vec![std::iter::once("MACHINE").chain(STATIONS.map(|(heading, _)| heading)).map(str::to_owned).collect()];
     rows.extend(report.timeline.iter().take(MACHINES_SHOWN).map(machine));
     let more = report.timeline.len().saturating_sub(MACHINES_SHOWN);
     let rest = if more > 0 { format!("\n... and {more} more (--output json has all)") } else { String::new() };
@@ -63,7 +95,7 @@ fn timeline(report: &Report) -> String {
 fn machine(machine: &NodeTimeline) -> Vec<String> {
     let end = |names: &[&str]| {
         let step = machine.steps.iter().find(|(name, ..)| names.contains(&name.as_str()));
-        step.map_or_else(|| "-".to_owned(), |(_, _, end)| format!("{end:.1} s"))
+        step.map_or_else(|| "-".to_owned(), |(_, _, end)| seconds(*end))
     };
     std::iter::once(machine.name.clone()).chain(STATIONS.map(|(_, names)| end(names))).collect()
 }
@@ -87,8 +119,11 @@ fn time(report: &Report) -> String {
 fn requests(report: &Report) -> String {
     let requests = &report.requests;
     let mut lines = vec![format!(
-        "Requests to Azure    {} reads, {} writes, {} deletes, {} throttled",
-        requests.reads, requests.writes, requests.deletes, requests.throttled
+        "Requests to Azure    {}, {}, {}, {} throttled",
+        count(requests.reads as usize, "read"),
+        count(requests.writes as usize, "write"),
+        count(requests.deletes as usize, "deletion"),
+        requests.throttled
     )];
     for (actor, number) in &report.other_requests {
         let what = match actor.as_str() {
@@ -110,12 +145,6 @@ fn requests(report: &Report) -> String {
     lines.join("\n")
 }
 
-fn end(report: &Report) -> String {
-    let mut lines = vec![format!(
-        "Teardown took        {:>9.1} simulated seconds; {}",
-        report.teardown_seconds,
-        count(report.leftovers.len(), "leftover")
-    )];
-    lines.extend(report.leftovers.iter().map(|left| format!("  left: {} {}", left.kind, left.id)));
-    lines.join("\n")
+fn left(report: &Report) -> String {
+    report.leftovers.iter().map(|left| format!("  left: {} {}", left.kind, left.id)).collect::<Vec<_>>().join("\n")
 }

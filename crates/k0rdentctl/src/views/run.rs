@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     lines::{Lines, Style, Time},
-    progress::Live,
+    progress::{Heartbeat, Live},
 };
 use crate::{
     commands::{Context, FORMAT_VERSION},
@@ -23,13 +23,13 @@ pub(crate) struct View<'a> {
 enum Kind {
     Nothing,
     Json,
-    Lines(Lines),
+    Lines(Lines, Heartbeat),
     Live(Lines, Live),
 }
 
 impl<'a> View<'a> {
-    /// The view that the options and the terminal want.
-    pub(crate) fn new(context: &'a Context) -> Self {
+    /// The view that the options and the terminal want; so many seconds of the world pass in one.
+    pub(crate) fn new(context: &'a Context, speed: f64) -> Self {
         let (global, on_terminal) = (&context.global, context.surroundings.messages_on_terminal);
         let lines = || {
             Lines::new(Style {
@@ -37,13 +37,14 @@ impl<'a> View<'a> {
                 verbose: global.verbose,
                 every_step: !on_terminal || global.verbose > 0,
                 home: global.home.clone(),
+                colours: context.printer.colours_of_messages,
             })
         };
         let kind = match () {
             () if context.printer.is_json() => Kind::Json,
             () if global.quiet => Kind::Nothing,
-            () if on_terminal => Kind::Live(lines(), Live::new()),
-            () => Kind::Lines(lines()),
+            () if on_terminal => Kind::Live(lines(), Live::new(speed)),
+            () => Kind::Lines(lines(), Heartbeat::new(speed)),
         };
         Self { printer: &context.printer, kind: Mutex::new(kind) }
     }
@@ -53,26 +54,32 @@ impl<'a> View<'a> {
         match &mut *self.kind() {
             Kind::Nothing => {}
             Kind::Json => self.printer.object(&object(message)),
-            Kind::Lines(lines) => lines.message(message).iter().for_each(|line| self.printer.say(line)),
+            Kind::Lines(lines, heartbeat) => {
+                let lines = lines.message(message);
+                heartbeat.see(message, !lines.is_empty());
+                lines.iter().for_each(|line| self.printer.say(line));
+            }
             Kind::Live(lines, live) => {
                 live.see(message);
-                lines.message(message).iter().for_each(|line| live.print(line));
+                lines.message(message).iter().for_each(|line| live.print(&self.printer.typed(line)));
             }
         }
     }
 
     /// Says something that is not part of the run.
     pub(crate) fn say(&self, text: &str) {
-        match &*self.kind() {
-            Kind::Live(_, live) => live.print(text),
+        match &mut *self.kind() {
+            Kind::Live(_, live) => live.print(&self.printer.typed(text)),
             _ => self.printer.say(text),
         }
     }
 
     /// Time has passed.
     pub(crate) fn tick(&self) {
-        if let Kind::Live(_, live) = &mut *self.kind() {
-            live.draw();
+        match &mut *self.kind() {
+            Kind::Live(_, live) => live.draw(),
+            Kind::Lines(_, heartbeat) => heartbeat.beat().iter().for_each(|line| self.printer.say(line)),
+            Kind::Nothing | Kind::Json => {}
         }
     }
 

@@ -3,38 +3,51 @@
 use anstyle::Style;
 use deploy::views::{PhaseStatus, Status};
 
-use super::{count, duration, indented, moment, table};
+use time::OffsetDateTime;
+
+use super::{clock_time, count, duration, indented, moment, table};
 use crate::printer::{BAD, CARE, GOOD, HEADING, paint};
 
 /// The whole page; `next` is the command to type next.
-pub(crate) fn text(status: &Status, next: &str, colours: bool) -> String {
+pub(crate) fn text(status: &Status, next: &str, asked: &Asked<'_>) -> String {
+    let colours = asked.colours;
     let heading = |text: &str| paint(colours, HEADING, text);
-    let mut parts = vec![overview(status)];
+    let mut parts = vec![overview(status, asked)];
     let mut rows = vec![["PHASE", "STATUS", "STARTED (UTC)", "TOOK"].map(str::to_owned).to_vec()];
     rows.extend(status.phases.iter().map(phase));
     parts.push(coloured(&table(&rows), colours));
     if !status.nodes.is_empty() {
-        let header = ["NODE", "ROLE", "ZONE", "STATE", "PUBLIC", "PRIVATE", "MESH"];
+        // The role is in the name; so a line fits 80 columns.
+        let header = ["MACHINE", "ZONE", "STATE", "PUBLIC", "PRIVATE", "MESH"];
         let mut rows = vec![header.map(str::to_owned).to_vec()];
         rows.extend(status.nodes.iter().map(|node| {
             let none = || "-".to_owned();
             let public = node.public_ip.clone().unwrap_or_else(none);
             let zone = node.zone.map_or_else(none, |zone| zone.to_string());
             let (private, mesh) = (node.private_ip.clone(), node.mesh_ip.clone().unwrap_or_else(none));
-            vec![node.name.clone(), node.role.clone(), zone, node.state.to_owned(), public, private, mesh]
+            vec![node.name.clone(), zone, node.state.to_owned(), public, private, mesh]
         }));
         parts.push(coloured(&table(&rows), colours));
     }
     if let Some(management) = &status.management {
-        let state = if management.ready { "Ready" } else { "not Ready" };
+        let state = match (management.deleting, management.ready) {
+            (true, _) => "being deleted",
+            (false, true) => "Ready",
+            (false, false) => "not Ready",
+        };
         let components = count(management.components.len(), "component");
         let mut lines =
             vec![format!("k0rdent {}: {state}, release {}, {components}", management.version, management.release)];
+        if (management.deleting || !management.ready) && !management.message.is_empty() {
+            lines.push(format!("  {}", indented(&management.message, 2)));
+        }
         lines.extend(management.components.iter().filter(|component| !component.success).map(|component| {
             format!("  {}: {}", component.name, component.error.as_deref().unwrap_or("not successful"))
         }));
         parts.push(lines.join("\n"));
     }
+    let warnings = status.warnings.iter().map(|warning| format!("{} {warning}", paint(colours, CARE, "!")));
+    parts.extend((!status.warnings.is_empty()).then(|| warnings.collect::<Vec<_>>().join("\n")));
     if !status.failures.is_empty() {
         let mut lines = vec![paint(colours, BAD, "failed")];
         for failure in &status.failures {
@@ -47,12 +60,43 @@ pub(crate) fn text(status: &Status, next: &str, colours: bool) -> String {
     parts.join("\n\n")
 }
 
-fn overview(status: &Status) -> String {
+/// When and how it was asked.
+pub(crate) struct Asked<'a> {
+    /// Now.
+    pub(crate) now: OffsetDateTime,
+    /// The command that compares the records with the live resources.
+    pub(crate) compare: &'a str,
+    /// Whether there are colours.
+    pub(crate) colours: bool,
+}
+
+/// `2 h ago`, in the largest unit.
+pub(crate) fn ago(since: time::Duration) -> String {
+    // A clock that was put back tells no story.
+    let since = since.max(time::Duration::ZERO);
+    match (since.whole_days(), since.whole_hours(), since.whole_minutes()) {
+        (0, 0, 0) => "just now".to_owned(),
+        (0, 0, minutes) => format!("{minutes} min ago"),
+        (0, hours, _) => format!("{hours} h ago"),
+        (days, ..) => format!("{} ago", count(usize::try_from(days).unwrap_or_default(), "day")),
+    }
+}
+
+fn overview(status: &Status, asked: &Asked<'_>) -> String {
     let cluster = status.cluster_id.clone().unwrap_or_else(|| "none".to_owned());
     let mut rows = vec![vec!["cluster".to_owned(), cluster], vec!["phase".to_owned(), status.phase.to_owned()]];
     if let Some(run) = &status.last_run {
-        let when = format!("{} by {}, {}, {}", run.command, run.by, moment(run.started_at), run.outcome);
+        let took = run.ended_at.map(|end| format!(" in {}", duration((end - run.started_at).unsigned_abs())));
+        let took = took.unwrap_or_default();
+        let when = format!("{} by {}, {} UTC, {}{took}", run.command, run.by, moment(run.started_at), run.outcome);
         rows.push(vec!["last run".to_owned(), when]);
+        let at = run.ended_at.unwrap_or(run.started_at);
+        // What others have done since is not in it.
+        let recorded = match run.outcome {
+            "active" => "by a run that is active".to_owned(),
+            _ => format!("{} UTC, {}; compare: {}", clock_time(at), ago(asked.now - at), asked.compare),
+        };
+        rows.push(vec!["recorded".to_owned(), recorded]);
     }
     if let Some(since) = status.deletion_since {
         rows.push(vec!["deletion".to_owned(), format!("accepted by Azure {}, not waited for", moment(since))]);
@@ -61,7 +105,7 @@ fn overview(status: &Status) -> String {
 }
 
 fn phase(phase: &PhaseStatus) -> Vec<String> {
-    let took = phase.started_at.zip(phase.ended_at).map(|(start, end)| duration((end - start).unsigned_abs()));
+    let took = phase.took_seconds.map(|seconds| duration(std::time::Duration::from_secs(seconds)));
     let started = phase.started_at.map(moment);
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     vec![phase.name.to_owned(), phase.status.to_owned(), or_dash(started), or_dash(took)]
@@ -88,7 +132,7 @@ mod tests {
     use super::*;
     use deploy::{
         steps::k0rdent::{ComponentSeen, ManagementSeen},
-        views::{FailedStep, LastRun, NodeStatus},
+        views::{FailedStep, LastRun, Milestones, NodeStatus},
     };
     use time::macros::datetime;
 
@@ -113,14 +157,16 @@ mod tests {
             format_version: 1,
             cluster_id: Some("k0rdent-abcd1234".into()),
             phase: "vms_ready",
+            milestones: Milestones::default(),
             phases: vec![
                 PhaseStatus {
                     name: "machines",
                     status: "completed",
                     started_at: Some(at),
-                    ended_at: Some(at + time::Duration::seconds(130)),
+                    ended_at: Some(at + time::Duration::hours(9)),
+                    took_seconds: Some(130),
                 },
-                PhaseStatus { name: "mesh", status: "pending", started_at: None, ended_at: None },
+                PhaseStatus { name: "mesh", status: "pending", started_at: None, ended_at: None, took_seconds: None },
             ],
             nodes: vec![node(1, "joined"), node(2, "booting")],
             management: Some(ManagementSeen {
@@ -129,6 +175,7 @@ mod tests {
                 version: "1.1.1".into(),
                 components: vec![component("kcm", None), component("capi", Some("timed out"))],
                 message: String::new(),
+                deleting: false,
             }),
             last_run: Some(LastRun {
                 command: "deploy".into(),
@@ -144,20 +191,24 @@ mod tests {
                 message: "not done after 25 min".into(),
                 advice: Some("Look.".into()),
             }],
+            warnings: Vec::new(),
             next: "k0rdentctl deploy".into(),
         };
-        insta::assert_snapshot!(text(&status, "k0rdentctl deploy", false), @"
+        let now = at + time::Duration::hours(2);
+        let asked = Asked { now, compare: "k0rdentctl status --check", colours: false };
+        insta::assert_snapshot!(text(&status, "k0rdentctl deploy", &asked), @"
         cluster   k0rdent-abcd1234
         phase     vms_ready
-        last run  deploy by ada@desk, 2027-01-04 08:00:00, failed
+        last run  deploy by ada@desk, 2027-01-04 08:00:00 UTC, failed
+        recorded  08:00 UTC, 2 h ago; compare: k0rdentctl status --check
 
         PHASE     STATUS     STARTED (UTC)        TOOK
         machines  completed  2027-01-04 08:00:00  2 min 10 s
         mesh      pending    -                    -
 
-        NODE          ROLE    ZONE  STATE    PUBLIC    PRIVATE   MESH
-        k0s-worker-1  worker  1     joined   20.0.0.1  10.0.1.1  192.168.100.11
-        k0s-worker-2  worker  2     booting  -         10.0.1.2  192.168.100.12
+        MACHINE       ZONE  STATE    PUBLIC    PRIVATE   MESH
+        k0s-worker-1  1     joined   20.0.0.1  10.0.1.1  192.168.100.11
+        k0s-worker-2  2     booting  -         10.0.1.2  192.168.100.12
 
         k0rdent 1.1.1: not Ready, release kcm-1-1-1, 2 components
           capi: timed out
@@ -168,6 +219,6 @@ mod tests {
 
         next: k0rdentctl deploy
         ");
-        assert!(text(&status, "k0rdentctl deploy", true).contains("\u{1b}["));
+        assert!(text(&status, "k0rdentctl deploy", &Asked { colours: true, ..asked }).contains("\u{1b}["));
     }
 }

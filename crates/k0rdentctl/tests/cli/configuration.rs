@@ -12,7 +12,8 @@ fn without_one_it_says_how_to_make_one() {
     ");
     insta::assert_snapshot!(TestEnvironment::new().run(&["plan", "--config", "my.yaml"]), @"
     --- errors
-    error: the configuration cannot be read: failed to open file `my.yaml`: No such file or directory (os error 2)
+    error: no such file: my.yaml
+    hint: name another with --config FILE
     --- exit code 2
     ");
 }

@@ -85,7 +85,14 @@ impl TestEnvironment {
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
-        let Output { status, stdout, stderr } = self.command(arguments).output().expect("the program runs");
+        self.run_with(arguments, &[])
+    }
+
+    /// With more environment variables.
+    pub(crate) fn run_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
+        let mut command = self.command(arguments);
+        let Output { status, stdout, stderr } =
+            command.envs(variables.iter().copied()).output().expect("the program runs");
         let text = |bytes: Vec<u8>| {
             let text = String::from_utf8(bytes).expect("text");
             text.replace(&self.path().display().to_string(), "DIRECTORY")

@@ -23,6 +23,21 @@ fn without_credentials_the_four_ways_are_named() {
     hint: set AZURE_TENANT_ID
     --- exit code 3
     ");
+    let ids = || {
+        let environment = TestEnvironment::with_config(CONFIG).variable("AZURE_CLIENT_ID", "client");
+        environment.variable("AZURE_TENANT_ID", "tenant")
+    };
+    insta::assert_snapshot!(ids().run(&["deploy", "-y"]), @"
+    --- errors
+    error: AZURE_CLIENT_ID and AZURE_TENANT_ID are set; AZURE_CLIENT_SECRET is not
+    hint: set AZURE_CLIENT_SECRET, or AZURE_FEDERATED_TOKEN_FILE for a workload identity; or unset AZURE_CLIENT_ID to use the login of the Azure CLI
+    --- exit code 3
+    ");
+    insta::assert_snapshot!(ids().variable("K0RDENT_MANAGED_IDENTITY", "on").run(&["deploy", "-y"]), @r#"
+    --- errors
+    error: K0RDENT_MANAGED_IDENTITY is "on", which is neither 1 nor 0
+    --- exit code 2
+    "#);
 }
 
 #[test]
@@ -30,13 +45,9 @@ fn nobody_is_there_to_answer() {
     let environment = TestEnvironment::with_config(CONFIG).with_credentials();
     insta::assert_snapshot!(environment.run(&["deploy"]), @"
     --- errors
-    A new k0rdent management cluster in westus2:
-      1 controller   Standard_B2s, zone 1
-      1 worker       Standard_B2s, zone 1
-      software       k0s v1.33.2+k0s.0, k0rdent 1.1.1
-    Azure charges for 2 machines until `k0rdentctl reset`: about 0.08 USD an hour for the machines alone.
-    error: nobody is there to answer; nothing was touched
-    hint: say -y to go on without a question
+    error: cannot ask for confirmation (no terminal); nothing was touched
+    hint: use --yes to go on without a question
+    hint: see what it would do: k0rdentctl plan
     --- exit code 2
     ");
     assert!(!environment.home().exists());

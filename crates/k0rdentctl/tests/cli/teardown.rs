@@ -15,14 +15,14 @@ use super::{
 };
 
 /// An environment on a twin, and the way to make that twin difficult.
-struct Scene {
-    environment: TestEnvironment,
+pub(super) struct Scene {
+    pub(super) environment: TestEnvironment,
     _twin: Served,
     admin: String,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let environment = TestEnvironment::with_config(CONFIG);
         let (twin, ready) = Served::start(&environment);
         let ready: Value = serde_json::from_str(&ready).expect("its addresses");
@@ -30,7 +30,7 @@ impl Scene {
         Self { environment, _twin: twin, admin }
     }
 
-    fn run(&self, arguments: &[&str]) -> Ran {
+    pub(super) fn run(&self, arguments: &[&str]) -> Ran {
         self.environment.run(&[&["--twin", "twin"], arguments].concat())
     }
 
@@ -42,11 +42,15 @@ impl Scene {
     fn deploy(&self) -> String {
         let ran = self.run(&["deploy", "-y", "-q", "--until", "infrastructure"]);
         assert_eq!(ran.code, 0, "{ran}");
+        self.cluster()
+    }
+
+    pub(super) fn cluster(&self) -> String {
         let status: Value = serde_json::from_str(&self.run(&["status", "--output", "json"]).stdout).expect("JSON");
         status["cluster_id"].as_str().expect("a cluster").to_owned()
     }
 
-    fn ask(&self, method: &str, path: &str, body: &Value) -> String {
+    pub(super) fn ask(&self, method: &str, path: &str, body: &Value) -> String {
         let mut stream = TcpStream::connect(&self.admin).expect("a connection");
         let body = body.to_string();
         let length = body.len();
@@ -84,12 +88,15 @@ fn options_that_need_each_other() {
     Usage: k0rdentctl reset [OPTIONS]
 
     Options:
-      -y, --yes                   Do not ask
+      -y, --yes                   Skip the confirmation
           --force                 Delete whatever is ours, even if nothing works any more: no SSH, no
                                   API server, no records
           --cluster-id <ID>       The cluster, where its records are lost or elsewhere
-          --fast                  Delete the resource group in one request and ask the cluster nothing
+          --fast                  Delete the resource group in one request; ask the cluster for its
+                                  children alone
           --with-children         Delete child clusters with their machines first
+          --abandon-children      Leave child clusters behind, or go on where nobody can say whether
+                                  there are any
           --no-wait               Return as soon as Azure has accepted the deletion
           --subscription-id <ID>  The Azure subscription, where no records name it [default: as the
                                   configuration or the login says]
@@ -100,8 +107,8 @@ fn options_that_need_each_other() {
           --home <DIR>       Where the environment's files live [default: ./.k0rdent]
           --output <FORMAT>  How results are printed [default: text] [possible values: text, json]
           --twin <DIR>       Talk to the twin served from this directory instead of Azure
-      -v, --verbose...       Say more; twice for everything
-      -q, --quiet            Say nothing but results and errors
+      -v, --verbose...       Verbose output; -vv for everything
+      -q, --quiet            Only results, errors, and what is about to be confirmed or deleted
           --color <WHEN>     When to use colours [default: auto] [possible values: auto, always, never]
 
     Examples:
@@ -123,42 +130,58 @@ fn the_plan_comes_first() {
     insta::assert_snapshot!(scene.shown(&["reset"], &cluster), @"
     --- errors
     CLUSTER in subscription 00000000-0000-0000-0000-000000000001 will be deleted:
-      deletes  2 network interfaces, 1 network security group, 2 public IPs, 1 resource group, 1 SSH key, 1 virtual network
-      ends     about 0.01 USD an hour
-      takes    usually 2 min 7 s, at most 1 h 7 min
-      files    all in ./.k0rdent except old_deployments
-    error: nobody is there to answer; nothing was touched
-    hint: say -y to go on without a question
+      will delete  2 network interfaces, 1 network security group, 2 public IPs, 1 resource group, 1 SSH
+                   key, 1 virtual network
+      saves        about 0.01 USD an hour
+      time         about 2 min 7 s, at most 1 h 7 min
+      local files  deleted: all in ./.k0rdent except old_deployments
+    error: cannot ask for confirmation (no terminal); nothing was touched
+    hint: use --yes to go on without a question
     --- exit code 2
     ");
     insta::assert_snapshot!(scene.shown(&["reset", "--force"], &cluster), @"
     --- errors
     CLUSTER in subscription 00000000-0000-0000-0000-000000000001 will be deleted:
-      deletes  2 network interfaces, 1 network security group, 2 public IPs, 1 resource group, 1 SSH key, 1 virtual network
-      ends     about 0.01 USD an hour
-      takes    usually 2 min 5 s, at most 1 h 5 min
-      files    all in ./.k0rdent except old_deployments
-      skips    k0rdent and k0s are not uninstalled: they go with their machines
-    error: nobody is there to answer; nothing was touched
-    hint: say -y to go on without a question
+      will delete  2 network interfaces, 1 network security group, 2 public IPs, 1 resource group, 1 SSH
+                   key, 1 virtual network
+      saves        about 0.01 USD an hour
+      time         about 2 min 5 s, at most 1 h 5 min
+      local files  deleted: all in ./.k0rdent except old_deployments
+      skipped      k0rdent and k0s are not uninstalled: they go with their machines
+    error: cannot ask for confirmation (no terminal); nothing was touched
+    hint: use --yes to go on without a question
     --- exit code 2
     ");
+}
+
+/// Puts somebody else's disk into the cluster's resource group: the ids of both.
+fn put_stranger(scene: &Scene, cluster: &str) -> (String, String) {
+    let group = format!("/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/{cluster}-resgrp");
+    let disk = format!("{group}/providers/Microsoft.Compute/disks/photos");
+    let body =
+        json!({"location": "westus2", "properties": {"creationData": {"createOption": "Empty"}, "diskSizeGB": 32}});
+    scene.ask("POST", "/actions", &json!({"action": "put", "path": disk, "body": body}));
+    (group, disk)
 }
 
 #[test]
 fn a_stranger_a_failed_deletion_and_what_is_left() {
     let scene = Scene::new();
     let cluster = scene.deploy();
-    let group = format!("/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/{cluster}-resgrp");
-    let disk = format!("{group}/providers/Microsoft.Compute/disks/photos");
-    let body =
-        json!({"location": "westus2", "properties": {"creationData": {"createOption": "Empty"}, "diskSizeGB": 32}});
-    scene.ask("POST", "/actions", &json!({"action": "put", "path": disk, "body": body}));
+    let (group, disk) = put_stranger(&scene, &cluster);
     insta::assert_snapshot!(scene.shown(&["reset", "--fast", "-y", "-q"], &cluster), @"
     --- errors
+    CLUSTER in subscription 00000000-0000-0000-0000-000000000001 will be deleted:
+      will delete     2 network interfaces, 1 network security group, 2 public IPs, 1 SSH key, 1 virtual
+                      network
+      saves           about 0.01 USD an hour
+      time            about 2 min 7 s, at most 1 h 7 min
+      local files     deleted: all in ./.k0rdent except old_deployments
+      skipped         k0rdent and k0s are not uninstalled: they go with their machines
+      not ours, kept  disks/photos in CLUSTER-resgrp
+      kept for that   resource group CLUSTER-resgrp
     error: safety check: resource group CLUSTER-resgrp holds what is not ours: disks/photos in CLUSTER-resgrp
-    hint: Move or delete what is not ours, then reset again; or delete only what is ours: `k0rdentctl reset --force`.
-    hint: continue with: k0rdentctl --twin twin reset --fast
+    hint: Move or delete what is not ours, then reset again; or delete only what is ours: `k0rdentctl --twin twin reset --force`.
     --- exit code 3
     ");
     let ran = scene.run(&["reset", "--fast", "-y", "--output", "json"]);
@@ -184,7 +207,7 @@ fn a_stranger_a_failed_deletion_and_what_is_left() {
     CLUSTER  virtualNetworks/CLUSTER-vnet in CLUSTER-resgrp       0.0000
 
     6 left of CLUSTER in subscription 00000000-0000-0000-0000-000000000001: about 0.01 USD an hour
-    remove: k0rdentctl reset --force --cluster-id CLUSTER
+    remove: k0rdentctl --twin twin reset --force --cluster-id CLUSTER
     --- errors
     --- exit code 5
     ");
@@ -193,6 +216,13 @@ fn a_stranger_a_failed_deletion_and_what_is_left() {
     assert_eq!((ran.code, &found["leftovers"]), (5, &last["leftovers"]), "{ran}");
     insta::assert_snapshot!(scene.shown(&["reset", "--fast", "-y", "-q"], &cluster), @"
     --- errors
+    CLUSTER in subscription 00000000-0000-0000-0000-000000000001 will be deleted:
+      will delete  1 network security group, 2 public IPs, 1 resource group, 1 SSH key, 1 virtual
+                   network
+      saves        about 0.01 USD an hour
+      time         about 2 min 7 s, at most 1 h 7 min
+      local files  deleted: all in ./.k0rdent except old_deployments
+      skipped      k0rdent and k0s are not uninstalled: they go with their machines
     error: resource group CLUSTER-resgrp deleted: resourceGroups/CLUSTER-resgrp: ResourceGroupDeletionBlocked: Deletion of resource group 'CLUSTER-resgrp' failed as resources with identifiers '/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/CLUSTER-resgrp/providers/Microsoft.Compute/sshPublicKeys/CLUSTER-admin' could not be deleted. The provisioning state of the resource group will be rolled back. Please check audit logs for more details.
     6 left, about 0.01 USD an hour
       resource group CLUSTER-resgrp
@@ -209,12 +239,92 @@ fn a_stranger_a_failed_deletion_and_what_is_left() {
     let elsewhere = ["--home", "elsewhere", "reset", "--force", "--cluster-id", &cluster, "-y", "-q"];
     let ran = scene.run(&elsewhere);
     assert_eq!(ran.code, 0, "{ran}");
-    assert!(ran.stdout.contains(&format!("{cluster} is gone: 0 left")), "{ran}");
+    assert!(ran.stdout.contains(&format!("{cluster} is gone: 0 of ")), "{ran}");
     insta::assert_snapshot!(scene.run(&["leftovers"]), @"
     0 left of any cluster in subscription 00000000-0000-0000-0000-000000000001
     --- errors
     --- exit code 0
     ");
+}
+
+/// Times differ from run to run.
+fn without_times(text: &str) -> String {
+    let is_time = |line: &&str| !["  lived", "  records"].iter().any(|start| line.starts_with(start));
+    let text: Vec<&str> = text.lines().filter(is_time).collect();
+    let (before, rest) = text.split_first().expect("a headline");
+    let before = before.split_once(", 20").map_or((*before).to_owned(), |(before, _)| format!("{before}, TIME)"));
+    std::iter::once(before.as_str()).chain(rest.iter().copied()).collect::<Vec<_>>().join("\n")
+}
+
+/// Ours goes, theirs stays, and no command says otherwise.
+#[test]
+fn force_leaves_a_stranger_and_the_group_that_holds_it() {
+    let scene = Scene::new();
+    let cluster = scene.deploy();
+    let (_, disk) = put_stranger(&scene, &cluster);
+    insta::assert_snapshot!(without_times(&scene.shown(&["reset", "--force", "-y", "-q"], &cluster)), @"
+    CLUSTER is gone, but for resource group CLUSTER-resgrp: 1 of 8 resources left (looked by tag and by name in subscription 00000000-0000-0000-0000-000000000001, TIME)
+
+      kept               resource group CLUSTER-resgrp, because it holds what is not ours: disks/photos in CLUSTER-resgrp
+      once that is gone  delete it: k0rdentctl --twin twin reset --force --cluster-id CLUSTER
+      skipped            k0rdent and k0s are not uninstalled: they go with their machines
+      skipped            resource group CLUSTER-resgrp holds what is not ours: disks/photos in CLUSTER-resgrp
+    --- errors
+    CLUSTER in subscription 00000000-0000-0000-0000-000000000001 will be deleted:
+      will delete     2 network interfaces, 1 network security group, 2 public IPs, 1 SSH key, 1 virtual
+                      network
+      saves           about 0.01 USD an hour
+      time            about 2 min 5 s, at most 1 h 5 min
+      local files     deleted: all in ./.k0rdent except old_deployments
+      skipped         k0rdent and k0s are not uninstalled: they go with their machines
+      not ours, kept  disks/photos in CLUSTER-resgrp
+      kept for that   resource group CLUSTER-resgrp
+    --- exit code 5
+    ");
+    insta::assert_snapshot!(scene.shown(&["leftovers"], &cluster), @"
+    CLUSTER: remains
+      0 machines, 1 resource, about 0.00 USD an hour
+      kept: resource group CLUSTER-resgrp, because it holds what is not ours: disks/photos in CLUSTER-resgrp
+      once that is gone, remove: k0rdentctl --twin twin reset --force --cluster-id CLUSTER
+
+    looked by tag and by name in subscription 00000000-0000-0000-0000-000000000001
+    --- errors
+    --- exit code 5
+    ");
+    insta::assert_snapshot!(scene.shown(&["leftovers", "--cluster-id", &cluster], &cluster), @"
+    CLUSTER           WHAT                                    USD AN HOUR
+    CLUSTER  resource group CLUSTER-resgrp  0.0000
+
+    1 left of CLUSTER in subscription 00000000-0000-0000-0000-000000000001: about 0.00 USD an hour
+    kept: resource group CLUSTER-resgrp, because it holds what is not ours: disks/photos in CLUSTER-resgrp
+    once that is gone, remove: k0rdentctl --twin twin reset --force --cluster-id CLUSTER
+    --- errors
+    --- exit code 5
+    ");
+    insta::assert_snapshot!(scene.shown(&["status", "--check"], &cluster), @"
+    there is no cluster in ./.k0rdent
+
+    next: k0rdentctl --twin twin deploy
+    --- errors
+    --- exit code 0
+    ");
+    insta::assert_snapshot!(scene.shown(&["reset"], &cluster), @"
+    nothing to reset: there is no cluster in ./.k0rdent
+    --- errors
+    --- exit code 0
+    ");
+    let ran = scene.run(&["reset", "--force", "--cluster-id", &cluster, "-y", "--output", "json"]);
+    let last = last_object(&ran);
+    assert_eq!((ran.code, &last["leftovers"][0]["held_by"]), (5, &json!([disk])), "{ran}");
+    let found: Value = serde_json::from_str(&scene.run(&["leftovers", "--output", "json"]).stdout).expect("JSON");
+    assert_eq!(found["leftovers"], last["leftovers"]);
+    scene.ask("POST", "/actions", &json!({"action": "delete", "path": disk}));
+    let began = Instant::now();
+    while scene.ask("GET", "/resources", &Value::Null).contains(&disk) {
+        assert!(began.elapsed() < Duration::from_secs(10), "the disk does not go");
+    }
+    assert_eq!(scene.run(&["reset", "--force", "--cluster-id", &cluster, "-y"]).code, 0);
+    assert_eq!(scene.run(&["leftovers"]).code, 0);
 }
 
 #[test]
@@ -225,11 +335,18 @@ fn nobody_waits() {
     let shown = scene.shown(&["reset", "--fast", "--no-wait", "-y", "-q"], &cluster);
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     insta::assert_snapshot!(shown, @"
-    CLUSTER: Azure has accepted the deletion and goes on by itself
+    CLUSTER: Azure has accepted the deletion and finishes it in the background
 
-      how it goes  k0rdentctl --twin twin status --check
-      prove it     k0rdentctl --twin twin reset
+      progress  k0rdentctl --twin twin status --check
+      verify    k0rdentctl --twin twin reset
     --- errors
+    CLUSTER in subscription 00000000-0000-0000-0000-000000000001 will be deleted:
+      will delete  2 network interfaces, 1 network security group, 2 public IPs, 1 resource group, 1 SSH
+                   key, 1 virtual network
+      saves        about 0.01 USD an hour
+      time         about 4 s, at most 6 min
+      waiting      none; Azure finishes in the background
+      skipped      k0rdent and k0s are not uninstalled: they go with their machines
     --- exit code 0
     ");
     let status: Value = serde_json::from_str(&scene.run(&["status", "--output", "json"]).stdout).expect("JSON");

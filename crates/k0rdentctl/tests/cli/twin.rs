@@ -13,7 +13,12 @@ pub(crate) struct Served(Child);
 impl Served {
     /// Serves one from the directory `twin`; answers what it says when it is ready.
     pub(crate) fn start(environment: &TestEnvironment) -> (Self, String) {
-        let serve = ["twin", "serve", "--data-dir", "twin", "--speed", "600"];
+        Self::start_in(environment, "twin")
+    }
+
+    /// Serves one from that directory.
+    pub(crate) fn start_in(environment: &TestEnvironment, directory: &str) -> (Self, String) {
+        let serve = ["twin", "serve", "--data-dir", directory, "--speed", "600"];
         let mut twin = Self(environment.command(&serve).stdout(Stdio::piped()).spawn().expect("the program starts"));
         let mut ready = String::new();
         BufReader::new(twin.0.stdout.take().expect("its output")).read_line(&mut ready).expect("a line");
@@ -45,6 +50,29 @@ fn no_twin_is_served() {
 }
 
 #[test]
+fn a_twin_that_does_not_run_any_more() {
+    let environment = TestEnvironment::with_config(CONFIG);
+    let (twin, ready) = Served::start(&environment);
+    let ready: serde_json::Value = serde_json::from_str(&ready).expect("its addresses");
+    drop(twin);
+    let shown = |command: &[&str]| {
+        let ran = environment.run(&[&["--twin", "twin"], command].concat());
+        ran.to_string().replace(&ready["pid"].to_string(), "PID")
+    };
+    let plan = shown(&["plan"]);
+    insta::assert_snapshot!(plan, @"
+    --- errors
+    error: no twin runs in twin any more (its process PID is gone)
+    hint: serve another one: k0rdentctl twin serve --data-dir twin
+    hint: it begins empty: what was in the old one is gone with it
+    --- exit code 2
+    ");
+    for command in [&["check"][..], &["deploy", "-y"], &["leftovers"]] {
+        assert_eq!(shown(command), plan, "{command:?}");
+    }
+}
+
+#[test]
 fn the_whole_road_over_tcp() {
     let environment = TestEnvironment::with_config(CONFIG);
     let (_twin, ready) = Served::start(&environment);
@@ -53,7 +81,7 @@ fn the_whole_road_over_tcp() {
 
     let ran = run(&["deploy", "-y"]);
     assert_eq!(ran.code, 0, "{ran}");
-    assert!(ran.stdout.contains("runs k0rdent on 2 nodes"), "{ran}");
+    assert!(ran.stdout.contains("runs k0rdent 1.1.1 on 2 machines"), "{ran}");
     let ran = run(&["deploy", "-y"]);
     assert!(ran.stdout.starts_with("nothing to do: "), "{ran}");
     let ran = run(&["ssh", "k0s-worker-1", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
@@ -68,7 +96,8 @@ fn the_whole_road_over_tcp() {
         status["phase"].as_str().map(str::to_owned)
     };
     let ran = run(&["uninstall", "k0s", "-y"]);
-    assert!(ran.code == 3 && ran.stderr.contains("k0rdentctl uninstall k0rdent"), "{ran}");
+    assert!(ran.code == 3 && ran.stderr.contains("k0rdentctl --twin twin uninstall k0rdent"), "{ran}");
+    assert!(!ran.stderr.contains("continue with"), "one hint, and not one that contradicts it: {ran}");
     for (part, reached) in [("k0rdent", "k0s_deployed"), ("k0s", "vms_ready")] {
         let ran = run(&["uninstall", part, "-y"]);
         assert_eq!((ran.code, phase().as_deref()), (0, Some(reached)), "{ran}");
@@ -78,7 +107,7 @@ fn the_whole_road_over_tcp() {
     assert_eq!((ran.code, phase().as_deref()), (0, Some("k0rdent_deployed")), "{ran}");
     let ran = run(&["reset", "-y"]);
     assert_eq!(ran.code, 0, "{ran}");
-    assert!(ran.stdout.contains("is gone: 0 left"), "{ran}");
+    assert!(ran.stdout.contains(" resources left (looked by tag and by name in subscription "), "{ran}");
     assert!(run(&["status"]).stdout.starts_with("there is no cluster"));
     assert_eq!(run(&["history"]).stdout.lines().count(), 2);
 }

@@ -23,8 +23,8 @@ fn the_help() {
           --home <DIR>       Where the environment's files live [default: ./.k0rdent]
           --output <FORMAT>  How results are printed [default: text] [possible values: text, json]
           --twin <DIR>       Talk to the twin served from this directory instead of Azure
-      -v, --verbose...       Say more; twice for everything
-      -q, --quiet            Say nothing but results and errors
+      -v, --verbose...       Verbose output; -vv for everything
+      -q, --quiet            Only results, errors, and what is about to be confirmed or deleted
           --color <WHEN>     When to use colours [default: auto] [possible values: auto, always, never]
 
     Example:
@@ -36,7 +36,7 @@ fn the_help() {
     Usage: k0rdentctl uninstall k0rdent [OPTIONS]
 
     Options:
-      -y, --yes            Do not ask
+      -y, --yes            Skip the confirmation
           --with-children  Delete child clusters with their machines first
       -h, --help           Print help (see more with '--help')
 
@@ -45,8 +45,8 @@ fn the_help() {
           --home <DIR>       Where the environment's files live [default: ./.k0rdent]
           --output <FORMAT>  How results are printed [default: text] [possible values: text, json]
           --twin <DIR>       Talk to the twin served from this directory instead of Azure
-      -v, --verbose...       Say more; twice for everything
-      -q, --quiet            Say nothing but results and errors
+      -v, --verbose...       Verbose output; -vv for everything
+      -q, --quiet            Only results, errors, and what is about to be confirmed or deleted
           --color <WHEN>     When to use colours [default: auto] [possible values: auto, always, never]
 
     Examples:
@@ -73,15 +73,15 @@ fn nobody_is_there_to_answer() {
     insta::assert_snapshot!(environment.run(&["uninstall", "k0rdent"]), @"
     --- errors
     k0rdent-abcd1234: k0rdent with all that it has installed will be deleted; Kubernetes will stay.
-    error: nobody is there to answer; nothing was touched
-    hint: say -y to go on without a question
+    error: cannot ask for confirmation (no terminal); nothing was touched
+    hint: use --yes to go on without a question
     --- exit code 2
     ");
     insta::assert_snapshot!(environment.run(&["uninstall", "k0s"]), @"
     --- errors
     k0rdent-abcd1234: Kubernetes with all that runs in it will be deleted; the machines will stay.
-    error: nobody is there to answer; nothing was touched
-    hint: say -y to go on without a question
+    error: cannot ask for confirmation (no terminal); nothing was touched
+    hint: use --yes to go on without a question
     --- exit code 2
     ");
 }

@@ -13,6 +13,17 @@ pub(crate) fn configuration(controllers: u16, workers: u16) -> String {
     )
 }
 
+/// A proxy with a login, beside which there is no way out.
+pub(crate) fn only_way(password: &str) -> twin::proxy::ForwardProxy {
+    twin::proxy::ForwardProxy {
+        host: "proxy.example".to_owned(),
+        port: 3128,
+        login: Some(("ada".to_owned(), password.to_owned())),
+        is_only_way: true,
+        address: [203, 0, 113, 80].into(),
+    }
+}
+
 /// `SHOW=1` in the environment prints every message.
 #[expect(clippy::disallowed_methods, reason = "a switch for people who look into a failing test")]
 pub(crate) fn show(message: &engine::Message) {
@@ -92,9 +103,18 @@ impl Environment {
         &self,
         phase: deploy::task::Phase,
     ) -> Result<deploy::session::Finished, deploy::session::SessionError> {
+        self.deploy_heard(phase, &show).await
+    }
+
+    /// The same; the listener hears all that is said.
+    pub(crate) async fn deploy_heard(
+        &self,
+        phase: deploy::task::Phase,
+        listener: &(dyn Fn(&engine::Message) + Send + Sync),
+    ) -> Result<deploy::session::Finished, deploy::session::SessionError> {
         let loaded = config::load(&self.text).expect("a good configuration");
         let (_go_on, stop) = watch::channel(Stop::No);
-        let watching = deploy::session::Watching { stop, listener: &show, faults: None };
+        let watching = deploy::session::Watching { stop, listener, faults: None };
         self.session(phase).deploy(&self.text, &loaded.config, watching).await
     }
 
@@ -132,12 +152,13 @@ impl Environment {
     /// Nothing is left anywhere.
     pub(crate) fn nothing_is_left(&self) {
         assert_eq!(self.stage.twin.with(|world| twin::azure::resources(world)), [] as [serde_json::Value; 0]);
-        let left: Vec<_> = fs_err::read_dir(self.home.path())
+        let mut left: Vec<_> = fs_err::read_dir(self.home.path())
             .expect("the directory")
             .flatten()
             .map(|entry| entry.file_name())
             .collect();
-        assert_eq!(left, ["old_deployments"]);
+        left.sort();
+        assert_eq!(left, [".gitignore", "README", "old_deployments"]);
     }
 
     /// How many lines of the world's ledger are of that kind.
@@ -149,7 +170,33 @@ impl Environment {
 impl Environment {
     /// The differences from what is recorded: name and subject.
     pub(crate) async fn check(&self) -> Vec<(&'static str, String)> {
-        let differences = self.session(deploy::task::Phase::K0rdent).check().await.expect("a look at the world");
-        differences.into_iter().map(|difference| (difference.name, difference.subject)).collect()
+        let drift = self.session(deploy::task::Phase::K0rdent).check().await.expect("a look at the world");
+        drift.differences.into_iter().map(|difference| (difference.name, difference.subject)).collect()
     }
+}
+
+impl Environment {
+    /// Somebody deletes a machine.
+    pub(crate) fn delete(&self, machine: &str) {
+        let action = twin::Action::DeleteMachine { machine: machine.into() };
+        self.stage.twin.with(|world| action.perform(world)).expect("a deletion");
+    }
+
+    /// How many clusters were ever begun.
+    pub(crate) fn clusters(&self) -> usize {
+        self.ledger(|entry| entry.verb == "created" && entry.object.ends_with("k0s cluster"))
+    }
+}
+
+/// What somebody was refused for.
+pub(crate) fn refusal<T: std::fmt::Debug>(result: Result<T, deploy::session::SessionError>) -> engine::Failure {
+    match result {
+        Err(deploy::session::SessionError::Failed(failures)) => failures.into_iter().next().expect("a failure"),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+/// Azure itself takes a minute over some of it.
+pub(crate) async fn a_while() {
+    engine::pause(std::time::Duration::from_secs(300)).await;
 }

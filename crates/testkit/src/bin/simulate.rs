@@ -83,6 +83,7 @@ fn totals(summary: &Summary, seconds: f64) -> String {
     format!(
         "{} seeds ({} of them twice), {} failed, in {seconds:.1} s\n\
          {} commands, {} died, {} asked to stop; {:.0} h of world time\n\
+         {} lives, {} of them with child clusters: {} teardowns refused, {} lives ended with nothing left, {} with what is left named\n\
          {} connections, {:.1} MB sent, {:.1} MB received\n\
          world faults: {}\nnetwork faults: {}\ndigest {}\n",
         summary.seeds,
@@ -92,6 +93,11 @@ fn totals(summary: &Summary, seconds: f64) -> String {
         summary.crashes,
         summary.interrupts,
         summary.world_seconds as f64 / 3600.0,
+        summary.children.lives,
+        summary.children.with_children,
+        summary.children.refused,
+        summary.children.deleted,
+        summary.children.named,
         traffic.connections,
         traffic.bytes_sent as f64 / 1e6,
         traffic.bytes_received as f64 / 1e6,

@@ -28,6 +28,44 @@ pub fn created_once(ledger: &[Entry]) -> Result<(), String> {
     Ok(())
 }
 
+/// There is never more than one etcd cluster: a second one begins empty, and knows nothing of the first.
+pub fn one_etcd(ledger: &[Entry]) -> Result<(), String> {
+    let mut clusters = 0_u32;
+    for entry in ledger.iter().filter(|entry| entry.kind == "change" && entry.object.ends_with("k0s cluster")) {
+        clusters = if entry.verb == "created" { clusters + 1 } else { clusters.saturating_sub(1) };
+        if clusters > 1 {
+            return Err(format!("{} begins a second etcd cluster at {:.3} s", entry.object, entry.at_seconds));
+        }
+    }
+    Ok(())
+}
+
+/// No machine and no disk that was in use before a deployment, as `before` says, is deleted by it.
+pub fn held(ledger: &[Entry], before: &State) -> Result<(), String> {
+    let deletions =
+        ledger.iter().filter(|entry| entry.kind == "request" && entry.actor == "arm" && entry.verb == "DELETE");
+    for path in deletions.map(|entry| entry.object.to_lowercase()) {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let node = name.strip_suffix("-osdisk").unwrap_or(name);
+        let ready = engine::StepId::new(format!("machines/{node}/ready"));
+        let is_machine = path.contains("/virtualmachines/") || path.contains("/disks/");
+        if is_machine && before.steps.get(&ready).is_some_and(|step| step.completed_with.is_some()) {
+            return Err(format!("a deployment deletes {path}, which was in use"));
+        }
+    }
+    Ok(())
+}
+
+/// Every node of which it is said that it has joined is a member of one and the same cluster.
+pub fn members(claimed: &BTreeSet<String>, memberships: &[twin::machine::Membership]) -> Result<(), String> {
+    let members: BTreeSet<String> = memberships.iter().map(|member| member.name.clone()).collect();
+    let clusters: BTreeSet<_> = memberships.iter().map(|member| format!("{:?}", member.cluster)).collect();
+    if members == *claimed && clusters.len() <= 1 {
+        return Ok(());
+    }
+    Err(format!("{claimed:?} are said to have joined, and {members:?} have, {} clusters", clusters.len()))
+}
+
 /// Nothing was asked of a group that is not ours but to look at it.
 pub fn untouched(ledger: &[Entry], group: &str) -> Result<(), String> {
     let group = group.to_lowercase();
@@ -106,10 +144,12 @@ fn arm_makers(verb: &str, path: &str) -> Vec<String> {
         () if path.contains("/publicipaddresses/") => format!("infrastructure/{}/public-address", node("-pip")),
         () if path.contains("/networkinterfaces/") => format!("infrastructure/{}/interface", node("-nic")),
         () if path.contains("/virtualmachines/") && verb == "PUT" => {
-            return vec![format!("machines/{name}/create"), format!("machines/{name}/provisioned")];
+            return ["create", "provisioned", "replace"].map(|verb| format!("machines/{name}/{verb}")).to_vec();
         }
         () if path.contains("/virtualmachines/") => {
-            return vec![format!("machines/{name}/provisioned"), format!("k0s/{name}/delete")];
+            return ["machines/NODE/provisioned", "machines/NODE/replace", "k0s/NODE/delete"]
+                .map(|step| step.replace("NODE", name))
+                .to_vec();
         }
         () if verb == "DELETE" => "teardown/resource-group".to_owned(),
         () => "infrastructure/resource-group".to_owned(),
@@ -119,10 +159,16 @@ fn arm_makers(verb: &str, path: &str) -> Vec<String> {
 
 fn ssh_makers(object: &str) -> Result<Vec<String>, String> {
     const LOOKS: &[&str] = &[
+        // What a person asks after a deployment.
+        "true",
         "systemctl is-active ",
         "cloud-init status ",
         "sudo wg show ",
         "test -x ",
+        "sha256sum ",
+        "sudo sha256sum ",
+        // The look before a run.
+        "echo k0s $(systemctl is-active ",
         "/usr/local/bin/k0s version",
         "sudo /usr/local/bin/k0s kubectl get ",
         "sudo /usr/local/bin/k0s kubeconfig admin",
@@ -130,7 +176,11 @@ fn ssh_makers(object: &str) -> Result<Vec<String>, String> {
     ];
     const ACTS: &[(&str, &[&str])] = &[
         ("sudo systemctl restart wg", &["mesh/NODE/member"]),
+        ("sudo systemctl daemon-reload; sudo systemctl enable wg", &["mesh/NODE/member", "k0rdent/mesh"]),
+        ("sudo apt-get ", &["machines/NODE/ready"]),
         ("sudo curl ", &["k0s/NODE/binary"]),
+        ("sudo rm -f /usr/local/bin/k0s.partial", &["k0s/NODE/binary"]),
+        ("sudo chmod 0755 /usr/local/bin/k0s.partial ", &["k0s/NODE/binary"]),
         ("sudo /usr/local/bin/k0s install ", &["k0s/NODE/first-controller", "k0s/NODE/controller", "k0s/NODE/worker"]),
         ("sudo /usr/local/bin/k0s token create --role=controller", &["k0s/*/controller", "k0s/*/first-controller"]),
         ("sudo /usr/local/bin/k0s token create --role=worker", &["k0s/*/worker"]),
@@ -141,14 +191,22 @@ fn ssh_makers(object: &str) -> Result<Vec<String>, String> {
             "sudo /usr/local/bin/k0s etcd leave ",
             &["teardown/NODE/k0s", "k0s/*/leave-etcd", "k0s/*/controller", "k0s/*/first-controller"],
         ),
-        ("sudo systemctl stop k0s", &["teardown/NODE/k0s"]),
+        (
+            "sudo systemctl stop k0s",
+            &["teardown/NODE/k0s", "k0s/NODE/first-controller", "k0s/NODE/controller", "k0s/NODE/worker"],
+        ),
         ("sudo /usr/local/bin/k0s reset", &["teardown/NODE/k0s"]),
         ("sudo rm -rf ", &["teardown/NODE/k0s"]),
     ];
     const UPLOADS: &[(&str, &[&str])] = &[
         (" /etc/k0s/k0s.yaml", &["k0s/NODE/first-controller", "k0s/NODE/controller"]),
         (" /etc/k0s/k0stoken", &["k0s/NODE/first-controller", "k0s/NODE/controller", "k0s/NODE/worker"]),
+        ("/k0rdentctl-proxy.conf", &["k0s/NODE/first-controller", "k0s/NODE/controller", "k0s/NODE/worker"]),
+        ("/k0rdentctl-proxy.env", &["k0s/NODE/first-controller", "k0s/NODE/controller", "k0s/NODE/worker"]),
+        (" /etc/apt/apt.conf.d/90k0rdentctl-proxy", &["machines/NODE/ready"]),
         ("/.kube/config", &["k0s/NODE/home-kubeconfig"]),
+        (" /usr/local/bin/kubectl", &["k0s/NODE/home-kubeconfig"]),
+        (" /etc/wireguard/wg0.conf", &["mesh/NODE/member", "k0rdent/mesh"]),
     ];
     let (node, command) = object.split_once(": ").unwrap_or_default();
     if LOOKS.iter().any(|look| command.starts_with(look)) {
@@ -170,8 +228,14 @@ fn kubernetes_makers(verb: &str, path: &str) -> Vec<String> {
         "DELETE" => true,
         _ => false,
     };
-    let kind = [("/charts/", "chart"), ("/managements/", "management"), ("/namespaces/", "namespace")];
-    let kind = kind.iter().find(|(part, _)| path.contains(part)).map_or("nothing", |(_, kind)| kind);
+    // Flux is asked to try a release again by the step that waits for it.
+    let kinds = [
+        ("/charts/", "chart"),
+        ("/managements/", "management"),
+        ("/helmreleases/", "management"),
+        ("/namespaces/", "namespace"),
+    ];
+    let kind = kinds.iter().find(|(part, _)| path.contains(part)).map_or("nothing", |(_, kind)| kind);
     vec![format!("{}/{kind}", if teardown { "teardown" } else { "k0rdent" })]
 }
 
@@ -222,7 +286,7 @@ pub fn only_the_archive(home: &Path) -> Result<(), String> {
         Ok(names)
     };
     let left = names(home)?;
-    if left != ["old_deployments"] {
+    if left != [".gitignore", "README", "old_deployments"] {
         return Err(format!("a teardown leaves {left:?} in the directory"));
     }
     for archive in names(&home.join("old_deployments"))? {
@@ -279,6 +343,31 @@ mod tests {
         let done =
             Event::StepSucceeded { step: StepId::new(step), evidence: String::new(), output: serde_json::Value::Null };
         assert!(explained(&put, &[intended(4, step), told(5, done)]).is_err());
+    }
+
+    #[test]
+    fn a_second_etcd_cluster_is_seen() {
+        let change = |verb: &str| entry(0, "world", "change", verb, "k0s-controller-1: k0s cluster");
+        assert!(one_etcd(&[change("created"), change("deleted"), change("created")]).is_ok());
+        assert!(one_etcd(&[change("created"), change("created")]).is_err());
+    }
+
+    #[test]
+    fn what_was_in_use_may_not_be_deleted() {
+        let path = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/k0s-worker-1";
+        let deletion = [entry(0, "arm", "request", "DELETE", path)];
+        let planned = serde_json::json!({
+            "id": "machines/k0s-worker-1/ready", "phase": "machines", "title": "", "node": null, "after": [],
+            "decision": "run", "why": "", "usual": {"secs": 1, "nanos": 0}, "deadline": {"secs": 1, "nanos": 0},
+            "fingerprint": "f", "undoes": [],
+        });
+        let planned: engine::PlannedStep = serde_json::from_value(planned).expect("a planned step");
+        let step = planned.id.clone();
+        let done = Event::StepSucceeded { step, evidence: String::new(), output: serde_json::Value::Null };
+        let events = [Event::Planned { steps: vec![planned] }, done];
+        let ready: Vec<Record> = events.into_iter().map(|event| told(0, event).record).collect();
+        assert!(held(&deletion, &State::of(&ready[..1])).is_ok());
+        assert!(held(&deletion, &State::of(&ready)).is_err());
     }
 
     #[test]

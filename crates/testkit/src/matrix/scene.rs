@@ -18,7 +18,7 @@ use deploy::{
     task::Phase,
 };
 use engine::{
-    Event, FailureKind, Holder, Journal, Message, Record, StepId, Stop,
+    Event, FailureKind, Holder, Intent, Journal, Message, Record, State, StepId, Stop,
     journal::Durability,
     pause,
     runner::{FaultInjector, FaultPoint, Injection},
@@ -28,6 +28,7 @@ use rehearsal::{Stage, credentials};
 use tokio::sync::watch;
 
 use super::invariants;
+use crate::{guests::Guests, ways};
 
 /// Decides every latency of the world.
 pub(super) const SEED: u64 = 7;
@@ -114,8 +115,11 @@ pub struct Scene {
     heard: Arc<Mutex<Heard>>,
     incarnations: u64,
     strangers: Strangers,
+    guests: Guests,
     /// How `reset` takes it down.
     pub manner: Manner,
+    /// Whether `deploy` may found a new cluster where one is lost.
+    pub start_anew: bool,
 }
 
 /// Things that are not ours, though their names are like ours.
@@ -130,21 +134,24 @@ struct Strangers {
 }
 
 impl Scene {
-    /// A new world, and a directory in which nothing is yet.
+    /// A new world, and a directory below this one in which nothing is yet.
     pub fn new(home: &Path, controllers: u16, workers: u16) -> Result<Self, String> {
         let text = format!(
             "cluster:\n  controllers: {{count: {controllers}, zones: [1, 2, 3]}}\n  workers: {{count: {workers}, zones: [1, 2, 3]}}\n"
         );
         let loaded = config::load(&text).map_err(|problems| format!("{problems:?}"))?;
+        let home = home.join("environment");
         Ok(Self {
             stage: Stage::new(SEED),
-            home: home.to_owned(),
+            guests: Guests::beside(&home).map_err(|error| error.to_string())?,
+            home,
             text,
             config: loaded.config,
             heard: Arc::default(),
             incarnations: 0,
             strangers: Strangers::default(),
             manner: Manner::Orderly,
+            start_anew: false,
         })
     }
 
@@ -169,7 +176,7 @@ impl Scene {
     pub async fn delete_group(&mut self, cluster: &str) -> Result<(), String> {
         let ids = Ids::new(twin::azure::SUBSCRIPTION, format!("{cluster}-resgrp"));
         let before = self.ledger().len();
-        let deleted = self.other_client().delete(&ids.group(), Call::within(TOO_LONG)).await;
+        let deleted = self.other_client().delete(&Intent::for_tests(), &ids.group(), Call::within(TOO_LONG)).await;
         deleted.map_err(|error| error.to_string())?;
         self.strangers.requests.extend(before as u64..self.ledger().len() as u64);
         Ok(())
@@ -181,17 +188,19 @@ impl Scene {
         let group = format!("{cluster}-resgrp-of-somebody-else");
         let other = format!("{cluster}0");
         let (ids, location) = (Ids::new(subscription, &group), &self.config.azure.location);
-        let tags = resources::resource_tags(&other, 1, None);
+        let tags = resources::resource_tags(&other, "somebody", 1, None);
         let things = [
             (ids.group(), resources::resource_group(location, &resources::group_tags(&other, "somebody", ""))),
             (
                 ids.of(Kind::NetworkSecurityGroup, &format!("{cluster}-nsg")),
                 resources::network_security_group(location, &tags, 61_000, &[]),
             ),
-            (ids.of(Kind::PublicIp, "k0s-controller-1-pip"), resources::public_ip(location, &tags)),
+            (ids.of(Kind::PublicIp, "k0s-controller-1-pip"), resources::public_ip(location, &tags, true)),
         ];
         for (path, body) in things {
-            arm.put(&path, &body, Call::within(TOO_LONG)).await.map_err(|error| error.to_string())?;
+            arm.put(&Intent::for_tests(), &path, &body, Call::within(TOO_LONG))
+                .await
+                .map_err(|error| error.to_string())?;
         }
         pause(Duration::from_secs(60)).await;
         self.strangers = Strangers { group, ..Strangers::default() };
@@ -234,13 +243,15 @@ impl Scene {
     }
 
     fn session(&self) -> Session {
-        Session::new(self.stage.settings(&self.home, Phase::K0rdent))
+        let mut settings = self.stage.settings(&self.home, Phase::K0rdent);
+        settings.repair.start_anew = self.start_anew;
+        Session::new(settings)
     }
 
     /// Starts the program; it takes what comes, and what it leaves behind is checked.
     pub async fn run(&mut self, recipe: Recipe, blow: &Blow) -> Result<End, String> {
         let told = std::mem::take(&mut *self.hear()).told;
-        let silent = told.len();
+        let (silent, since) = (told.len(), self.ledger().len());
         *self.hear() = Heard { told, ..Heard::default() };
         let end = match tokio::time::timeout(TOO_LONG, self.start(recipe, blow)).await {
             Ok(end) => end,
@@ -252,7 +263,17 @@ impl Scene {
         let before = std::mem::replace(&mut self.stage, stage);
         pause(Duration::from_millis(1)).await;
         drop(before);
+        self.check_guests(recipe, &end)?;
         self.check(recipe, &end, silent)?;
+        if recipe == Recipe::Deploy && matches!(end, End::Finished(_)) {
+            self.check_ways_in().await?;
+        }
+        if recipe == Recipe::Deploy {
+            let told = self.told();
+            let born = told[..silent].iter().rposition(|told| told.record.sequence == 1).unwrap_or(0);
+            let before: Vec<Record> = told[born..silent].iter().map(|told| told.record.clone()).collect();
+            invariants::held(&self.ledger()[since..], &State::of(&before))?;
+        }
         Ok(end)
     }
 
@@ -291,6 +312,7 @@ impl Scene {
         let is_ours = |entry: &&twin::Entry| !requests.contains(&entry.sequence);
         let ours: Vec<twin::Entry> = ledger[*since..].iter().filter(is_ours).cloned().collect();
         invariants::created_once(&ours)?;
+        invariants::one_etcd(&ledger)?;
         invariants::explained(&ours, &told)?;
         invariants::untouched(&ours, group)?;
         if self.resources().0 != self.strangers.resources {
@@ -311,12 +333,30 @@ impl Scene {
                 let status = deploy::session::status_of(&self.home).map_err(|error| error.to_string())?;
                 invariants::same("the status", &status, &finished.status)
             }
-            // Who is refused at the door records nothing.
-            End::Failed(SessionError::Failed(failures)) if told.len() > silent => {
+            // Who is refused at the door, or after a look, has planned nothing that could have failed.
+            End::Failed(SessionError::Failed(failures))
+                if told[silent..].iter().any(|told| matches!(told.record.event, Event::Planned { .. })) =>
+            {
                 invariants::failures(&state, failures)
             }
             _ => Ok(()),
         }
+    }
+
+    /// What is not ours in and beside the directory is as it was. A new life begins in a directory of its own.
+    fn check_guests(&mut self, recipe: Recipe, end: &End) -> Result<(), String> {
+        self.guests.judge()?;
+        let is_gone = recipe == Recipe::Reset && matches!(end, End::Finished(_));
+        let moved = if is_gone { self.guests.leave() } else { self.guests.come_in() };
+        moved.map_err(|error| error.to_string())
+    }
+
+    /// What a person does after a deployment works. Their connections are their own.
+    async fn check_ways_in(&self) -> Result<(), String> {
+        let stage = self.stage.again(SEED + 50);
+        let led = ways::lead_in(&Session::new(stage.settings(&self.home, Phase::K0rdent))).await;
+        stage.network.sever();
+        led.map_err(|why| format!("the deployment says that it is done: {why}"))
     }
 
     fn check_nothing_left(&self) -> Result<(), String> {
@@ -337,6 +377,8 @@ impl Scene {
             return Err(format!("{} is {}", node.name, node.state));
         }
         // The group, the key, the rules, the network; each machine with its disk, interface and address.
+        let claimed = finished.status.nodes.iter().map(|node| node.name.clone()).collect();
+        invariants::members(&claimed, &self.twin().with(|world| twin::machine::memberships(world)))?;
         let expected = 4 + 4 * finished.status.nodes.len();
         let found = self.resources().1.len();
         if found != expected {

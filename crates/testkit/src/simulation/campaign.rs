@@ -1,7 +1,7 @@
 //! Many seeds on several threads, each seed on a runtime of its own.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{
@@ -14,7 +14,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use super::{Played, Violation, network::Traffic, play, scenario::Scenario};
+use super::{Fates, Played, Violation, network::Traffic, play, scenario::Scenario};
 
 /// Every so many-th seed is played twice.
 const TWICE_EVERY: u64 = 10;
@@ -88,6 +88,10 @@ pub struct Summary {
     pub traffic: Traffic,
     /// Faults of the world by name.
     pub faults: BTreeMap<String, u64>,
+    /// Those of them that have made a difference somewhere.
+    pub struck: BTreeSet<String>,
+    /// What became of child clusters.
+    pub children: Fates,
     /// What failed.
     pub failed: Vec<Failed>,
     /// The digest of every seed.
@@ -114,6 +118,13 @@ impl Summary {
                 self.crashes += played.crashes;
                 self.interrupts += played.interrupts;
                 self.world_seconds += played.seconds;
+                self.struck.extend(played.struck.iter().map(|fault| format!("{fault:?}")));
+                let Fates { lives, with_children, refused, deleted, named } = &played.children;
+                self.children.lives += lives;
+                self.children.with_children += with_children;
+                self.children.refused += refused;
+                self.children.deleted += deleted;
+                self.children.named += named;
                 self.traffic.connections += played.traffic.connections;
                 self.traffic.bytes_sent += played.traffic.bytes_sent;
                 self.traffic.bytes_received += played.traffic.bytes_received;

@@ -6,6 +6,7 @@ use deploy::{
     azure::{ArmClient, ArmError, Call, Endpoints},
     http::HttpClient,
 };
+use engine::Intent;
 use rehearsal::{Stage, credentials};
 use serde_json::{Value, json};
 
@@ -15,6 +16,11 @@ use super::invariants::{Violation, broken};
 const PATIENCE: Duration = Duration::from_secs(1800);
 /// A key of somebody else (made for this purpose, its private half was thrown away).
 const PUBLIC_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJmvB0gV1lT3nEyk0ZJ0zV3wJrZ2h8Qk2bV5uJ7cXx1A colleague";
+
+/// The child cluster of somebody else's management cluster, and its resource group.
+pub(super) const CHILD: &str = "colleagues-child";
+/// The beginning of the tag that Cluster API Provider Azure puts on what it makes (its documentation).
+const CHILD_TAG: &str = "sigs.k8s.io_cluster-api-provider-azure_cluster_";
 
 /// What belongs to others.
 pub(super) struct Foreign {
@@ -31,11 +37,15 @@ impl Foreign {
         let similar = format!("{ours}-old");
         let squatted = squatter.then(|| ours.to_owned());
         let arm = arm(stage);
+        // The tag of a cluster, but of none of ours.
+        let tags = json!({"owner": "colleague", "k0rdent-cluster-id": "k0rdent-colleagu"});
         for name in ["colleague-resgrp", &similar].into_iter().chain(squatted.as_deref()) {
-            settle(&arm, name).await.map_err(|error| failed(&error))?;
+            settle(&arm, name, &tags).await.map_err(|error| failed(&error))?;
         }
+        let of_child = json!({format!("{CHILD_TAG}{CHILD}"): "owned"});
+        settle(&arm, CHILD, &of_child).await.map_err(|error| failed(&error))?;
         engine::pause(Duration::from_secs(60)).await;
-        let groups = ["colleague-resgrp", &similar].into_iter().chain(squatted.as_deref());
+        let groups = ["colleague-resgrp", &similar, CHILD].into_iter().chain(squatted.as_deref());
         let groups = groups.map(|name| group(name).to_lowercase()).collect();
         let mut foreign = Self { groups, things: Vec::new(), squatted };
         foreign.things = foreign.now(stage);
@@ -45,7 +55,10 @@ impl Foreign {
     /// Whoever has the name that we want gives it up.
     pub(super) async fn leave(&mut self, stage: &Stage) -> Result<(), Violation> {
         let Some(name) = self.squatted.take() else { return Ok(()) };
-        arm(stage).delete(&group(&name), Call::within(PATIENCE)).await.map_err(|error| failed(&error))?;
+        arm(stage)
+            .delete(&Intent::for_tests(), &group(&name), Call::within(PATIENCE))
+            .await
+            .map_err(|error| failed(&error))?;
         engine::pause(PATIENCE).await;
         let gone = group(&name).to_lowercase();
         self.groups.retain(|group| *group != gone);
@@ -77,14 +90,12 @@ impl Foreign {
     }
 }
 
-async fn settle(arm: &ArmClient, name: &str) -> Result<(), ArmError> {
+async fn settle(arm: &ArmClient, name: &str, tags: &Value) -> Result<(), ArmError> {
     let call = Call::within(PATIENCE);
-    // The tag of a cluster, but of none of ours.
-    let tags = json!({"owner": "colleague", "k0rdent-cluster-id": "k0rdent-colleagu"});
-    arm.put(&group(name), &json!({"location": "westus2", "tags": tags}), call).await?;
+    arm.put(&Intent::for_tests(), &group(name), &json!({"location": "westus2", "tags": tags}), call).await?;
     let key = json!({"location": "westus2", "tags": tags, "properties": {"publicKey": PUBLIC_KEY}});
     let path = format!("{}/providers/Microsoft.Compute/sshPublicKeys/colleague", group(name));
-    arm.put(&path, &key, call).await.map(drop)
+    arm.put(&Intent::for_tests(), &path, &key, call).await.map(drop)
 }
 
 fn arm(stage: &Stage) -> ArmClient {

@@ -1,6 +1,6 @@
 //! What must hold whatever happens: of the world's ledger, of the journal, and between the two.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use engine::{Event, Outcome, PlannedStep, Record, StepId, runner::SETTLE};
 use time::OffsetDateTime;
@@ -25,8 +25,16 @@ pub(super) fn broken<T>(rule: &'static str, detail: impl Into<String>) -> Result
 const SAME_SECONDS: f64 = 0.001;
 /// Steps end within their deadline and this, in seconds.
 const SLACK_SECONDS: f64 = 1.0;
-/// Commands of an administrator that change nothing.
-const HARMLESS: [&str; 5] = ["kubectl get", "kubeconfig admin", "etcd member-list", "wg show", "status"];
+/// How commands of an administrator begin that change nothing.
+const LOOKS: [&str; 7] = [
+    "/usr/local/bin/k0s kubectl get ",
+    "/usr/local/bin/k0s kubeconfig admin",
+    "/usr/local/bin/k0s etcd member-list",
+    "wg show ",
+    "ls -d ",
+    "sha256sum ",
+    "test ",
+];
 
 /// What is known about the resources of the world from its ledger.
 #[derive(Default)]
@@ -47,6 +55,8 @@ pub(super) struct Deeds<'a> {
     pub(super) records: &'a [Record],
     /// The resource group that it may touch.
     pub(super) group: &'a str,
+    /// The machines that were in use when it began, and that it wants.
+    pub(super) in_use: &'a BTreeSet<String>,
 }
 
 /// An intention as the ledger's clock has it.
@@ -134,6 +144,13 @@ impl Books {
         {
             return broken("nothing is created without a look whether it exists", at);
         }
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let is_machine = path.contains("/virtualmachines/") || path.contains("/disks/");
+        // What Azure calls failed, or others have changed, is not as it was made.
+        let held = self.before.get(&path) == Some(&true) && deeds.in_use.contains(name.trim_end_matches("-osdisk"));
+        if entry.verb == "DELETE" && is_machine && held {
+            return broken("nothing that is in use is deleted", at);
+        }
         let steps = steps_for(&path);
         let is_intended = |intention: &Intention<'_>| {
             intention.at_seconds <= entry.at_seconds + SAME_SECONDS
@@ -150,9 +167,10 @@ impl Books {
 fn steps_for(path: &str) -> Vec<String> {
     let mut parts = path.rsplit('/');
     let (name, kind) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    // A machine is made by one step, made anew by another, and taken away by a third.
-    let of_machine =
-        |name: &str, verb: &str| [verb, "provisioned", "delete"].map(|verb| format!("/{name}/{verb}")).to_vec();
+    // A machine is made by one step, made anew by others, and taken away by a last one.
+    let of_machine = |name: &str, verb: &str| {
+        [verb, "provisioned", "replace", "delete"].map(|verb| format!("/{name}/{verb}")).to_vec()
+    };
     match kind {
         "resourcegroups" => vec!["/resource-group".to_owned()],
         "sshpublickeys" => vec!["/ssh-key".to_owned()],
@@ -167,15 +185,23 @@ fn steps_for(path: &str) -> Vec<String> {
     }
 }
 
-/// Commands are in the ledger when they end; those of an administrator change something unless known otherwise.
+/// Whether an administrator's part of a command may change something: each part does unless known otherwise.
+fn changes(command: &str) -> bool {
+    let mut parts = command.split([';', '|', '&', '(', '`']).filter_map(|part| part.split_once("sudo "));
+    parts.any(|(_, act)| !LOOKS.iter().any(|look| act.starts_with(look)))
+}
+
+/// Commands are in the ledger when they end.
 fn judge_command(entry: &Entry, intentions: &[Intention<'_>]) -> Result<(), Violation> {
-    if !entry.object.contains("sudo ") || HARMLESS.iter().any(|harmless| entry.object.contains(harmless)) {
+    if !changes(&entry.object) {
         return Ok(());
     }
     let node = entry.node.as_deref().unwrap_or_default();
     let is_intended = |intention: &Intention<'_>| {
         intention.at_seconds <= entry.at_seconds + SAME_SECONDS
-            && (intention.step.contains(&format!("/{node}/")) || intention.what.contains("token"))
+            && (intention.step.contains(&format!("/{node}/"))
+                || intention.what.contains("token")
+                || (intention.step == "k0rdent/mesh" && intention.what.ends_with(&format!(" on {node}"))))
     };
     match intentions.iter().any(is_intended) {
         true => Ok(()),
@@ -265,5 +291,29 @@ impl Deeds<'_> {
             return Ok(());
         }
         broken("no step takes longer than its deadline", format!("{step} took {took:.1} s of {:?}", planned.deadline))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_looks_change_nothing() {
+        for look in [
+            "n: systemctl is-active k0sworker; sudo ls -d /var/lib/k0s/kubelet.conf 2>/dev/null",
+            "n: systemctl is-active wg-quick@wg0; sudo wg show wg0 public-key",
+            "n: cloud-init status --wait",
+        ] {
+            assert!(!changes(look), "{look}");
+        }
+        for act in [
+            "n: sudo systemctl stop k0sworker && sudo /usr/local/bin/k0s status",
+            "n: sudo rm -rf /var/lib/status",
+            "n: cat | sudo install -D /dev/stdin /etc/kubectl get",
+            "n: sudo ls -d / && sudo rm -rf /",
+        ] {
+            assert!(changes(act), "{act}");
+        }
     }
 }

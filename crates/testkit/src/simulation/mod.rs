@@ -6,12 +6,14 @@
 //! - [`scenario`]: what a seed draws
 //! - [`network`]: connections that are refused, break, hang, crawl or lose an answer; [`plain`]: without TLS
 //! - [`campaign`]: many seeds on all processors
-//! - `play`: one simulation; `ending`: how commands end; `foreign`: other people's things
-//! - `invariants`, `secrets`: what must hold; `trace`: what happened, by which two simulations are compared
+//! - `play`: one simulation; `ending`: how commands end; `children`: child clusters; `foreign`: other people's things
+//! - `invariants`, `secrets`: what must hold; `heard`: what was said; `trace`: what happened, by which two simulations are compared
 
 pub mod campaign;
+mod children;
 mod ending;
 mod foreign;
+mod heard;
 mod invariants;
 pub mod network;
 pub mod plain;
@@ -25,6 +27,7 @@ use std::{
     path::Path,
 };
 
+pub use children::Fates;
 pub use invariants::Violation;
 pub use play::Played;
 use scenario::Scenario;
@@ -33,7 +36,7 @@ pub use trace::Trace;
 /// Plays one seed in a directory below `directory`, which is gone afterwards.
 pub fn play(scenario: &Scenario, directory: &Path, is_plain: bool) -> Result<Played, Violation> {
     let home = directory.join(format!("seed-{}", scenario.seed));
-    let played = catch_unwind(AssertUnwindSafe(|| played(scenario, &home, is_plain)));
+    let played = catch_unwind(AssertUnwindSafe(|| played(scenario, &home.join("environment"), is_plain)));
     let played = played.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         Err(Violation { rule: "nothing panics", detail: text.unwrap_or("without a word").to_owned() })

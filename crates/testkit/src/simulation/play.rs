@@ -1,6 +1,7 @@
 //! Plays a scenario on a world of its own, and judges the program after each command.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -17,7 +18,7 @@ use deploy::{
     topology::{ClusterId, Names},
     views,
 };
-use engine::{Event, Journal, Message, Record, State, Stop};
+use engine::{Decision, Event, Journal, Message, Record, Stop};
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{RngCore as _, SeedableRng as _},
@@ -25,17 +26,21 @@ use rand_chacha::{
 use rehearsal::Stage;
 use time::OffsetDateTime;
 use tokio::sync::watch;
+use twin::FaultKind;
 
 use super::{
+    children::{Children, Fates, is_about_children, without_children},
     ending::{Death, Direction, Ended, Running},
     foreign::Foreign,
+    heard::Heard,
     invariants::{Books, Deeds, Violation, broken},
     network::{Roughness, Traffic, Weather, Weathered},
     plain,
-    scenario::{Act, Command, Ending, Scenario},
+    scenario::{Act, Command, Ending, Fate, Loss, Scenario},
     secrets::Secrets,
     trace::Trace,
 };
+use crate::{guests::Guests, ways};
 
 /// No command takes longer than this: all deadlines of the longest chain together.
 const LONGEST_COMMAND: Duration = Duration::from_secs(24 * 3600);
@@ -61,15 +66,10 @@ pub struct Played {
     pub interrupts: u64,
     /// World seconds that passed.
     pub seconds: u64,
-}
-
-/// What the program said, from the birth of an environment to its reset.
-#[derive(Default)]
-struct Heard {
-    records: Vec<Record>,
-    /// What follows from them.
-    state: State,
-    text: String,
+    /// The faults of the world that have made a difference.
+    pub struck: BTreeSet<FaultKind>,
+    /// What became of child clusters.
+    pub children: Fates,
 }
 
 /// One simulation.
@@ -88,10 +88,16 @@ pub(super) struct Play<'a> {
     group: String,
     /// How many events there were when the present run began.
     run_from: usize,
+    /// The machines that were in use then, and that the run wants.
+    in_use: BTreeSet<String>,
     /// The number of workers of the last successful deployment, if nothing happened since.
     settled_workers: Option<u16>,
     /// A teardown was begun and did not end.
     half_reset: bool,
+    /// Records were lost and the cluster is not gone yet.
+    is_lost: bool,
+    children: Children,
+    guests: Guests,
     played: Played,
 }
 
@@ -100,8 +106,9 @@ impl<'a> Play<'a> {
     pub(super) async fn new(scenario: &'a Scenario, home: PathBuf, is_plain: bool) -> Result<Self, Violation> {
         let stage = Stage::new(scenario.seed);
         let foreign = Foreign::settle(&stage, &group_of(first_chance(scenario)), scenario.squatter).await?;
+        let guests = Guests::beside(&home).map_err(|error| unreadable(&error.into()))?;
         let traffic = Traffic::default();
-        let (trace, commands, crashes, interrupts, seconds) = Default::default();
+        let (trace, commands, crashes, interrupts, seconds, struck, children) = Default::default();
         Ok(Self {
             scenario,
             home,
@@ -115,9 +122,13 @@ impl<'a> Play<'a> {
             trace: Trace::default(),
             group: String::new(),
             run_from: 0,
+            in_use: BTreeSet::new(),
             settled_workers: None,
             half_reset: false,
-            played: Played { trace, traffic, commands, crashes, interrupts, seconds },
+            is_lost: false,
+            children: Children::default(),
+            guests,
+            played: Played { trace, traffic, commands, crashes, interrupts, seconds, struck, children },
         })
     }
 
@@ -132,7 +143,9 @@ impl<'a> Play<'a> {
         self.stage.twin.with(|world| {
             self.trace.ledger(&world.ledger.entries);
             self.played.seconds = world.now.as_secs();
+            self.played.struck = world.faults.struck();
         });
+        self.played.children = self.children.fates;
         self.played.trace = self.trace;
         self.played.traffic = self.weather.traffic();
         Ok(self.played)
@@ -149,6 +162,7 @@ impl<'a> Play<'a> {
                 faults: Vec::new(),
                 roughness: Roughness::default(),
                 manner: Manner::Orderly,
+                children: 0,
                 ..first.clone()
             };
             match self.run(&act).await? {
@@ -176,6 +190,16 @@ impl<'a> Play<'a> {
         if let Some(end) = act.faults_end_after {
             self.stage.twin.with(|world| world.after(end, |world| world.faults.active.clear()));
         }
+        if let Some(loss) = act.loss.filter(|_| had_cluster) {
+            self.lose(loss)?;
+        }
+        let children = self.children.things(&self.stage);
+        let is_whole = act.is_calm() && had_cluster && !self.half_reset && !self.is_lost;
+        if act.command == Command::Reset && is_whole {
+            let session = self.session(&self.incarnation(act.chance), act.fate);
+            let plan = session.teardown_plan(&self.teardown(act)?).await.map_err(|error| unreadable(&error))?;
+            plan.map_or(Ok(()), |plan| self.children.judge_plan(act, &plan, &self.stage))?;
+        }
         self.weather.set(act.roughness);
         let mut ended = self.run(act).await?;
         self.stage.twin.with(|world| world.faults.active.clear());
@@ -187,9 +211,69 @@ impl<'a> Play<'a> {
             ended = self.run(act).await?;
             self.judge_world(act)?;
         }
+        if act.command == Command::Reset {
+            self.children.judge(act, &ended, &children, is_whole, &self.stage)?;
+            if act.is_calm() && self.children.are_there() && is_about_children(&ended) {
+                if is_whole {
+                    return Ok(());
+                }
+                let act = without_children(act);
+                ended = self.run(&act).await?;
+                self.judge_world(&act)?;
+                self.children.judge(&act, &ended, &children, false, &self.stage)?;
+            }
+        }
+        let is_reset = act.command == Command::Reset && matches!(ended, Ended::Finished(_));
+        self.guests.judge().or_else(|why| broken("what is not ours is left alone", why))?;
+        let moved = if is_reset { self.guests.leave() } else { self.guests.come_in() };
+        moved.map_err(|error| unreadable(&error.into()))?;
         self.judge_end(act, &ended, had_cluster)?;
+        let session = self.session(&self.incarnation(act.chance), act.fate);
+        if act.command == Command::Deploy && matches!(ended, Ended::Finished(_)) {
+            ways::lead_in(&session).await.or_else(|why| broken("after a deployment the ways in lead there", why))?;
+        }
+        if is_reset {
+            self.is_lost = false;
+            self.children.bury(&session, &self.stage).await?;
+        }
+        if act.children > 0 {
+            self.children.make(&session, &self.stage, act.children).await?;
+        }
         engine::pause(act.rest).await;
         Ok(())
+    }
+
+    /// Somebody loses records.
+    fn lose(&mut self, loss: Loss) -> Result<(), Violation> {
+        let files: &[&str] = match loss {
+            Loss::Journal => &["journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm"],
+            Loss::Keys => &["keys.json"],
+            Loss::Everything => &[],
+        };
+        let failed = |error: std::io::Error| unreadable(&error.into());
+        for file in files.iter().filter(|file| self.home.join(file).exists()) {
+            fs_err::remove_file(self.home.join(file)).map_err(failed)?;
+        }
+        if loss == Loss::Everything {
+            fs_err::remove_dir_all(&self.home).map_err(failed)?;
+            self.guests.are_lost();
+        }
+        if loss != Loss::Keys {
+            *self.heard() = Heard::default();
+        }
+        self.secrets.look_again();
+        self.is_lost = true;
+        Ok(())
+    }
+
+    /// What a reset is told: who has lost the records names the cluster.
+    fn teardown(&self, act: &Act) -> Result<Teardown, Violation> {
+        let id = self.group.strip_suffix("-resgrp").unwrap_or_default();
+        let cluster = ClusterId::parse(id).ok().filter(|_| self.is_lost);
+        match self.is_lost && cluster.is_none() {
+            true => broken("a cluster has a name", self.group.clone()),
+            false => Ok(Teardown { manner: act.manner, cluster, ..Teardown::default() }),
+        }
     }
 
     /// What the end of a command says, and what it must be if nothing went wrong.
@@ -201,7 +285,7 @@ impl<'a> Play<'a> {
         match (act.command, ended) {
             (Command::Deploy, Ended::Finished(Some(finished))) => {
                 self.judge_deployed(act, finished, before)?;
-                self.settled_workers = Some(act.workers);
+                self.settled_workers = (!act.troubles_management()).then_some(act.workers);
                 self.half_reset = false;
             }
             (Command::Reset, Ended::Finished(_)) => {
@@ -227,6 +311,17 @@ impl<'a> Play<'a> {
         }
     }
 
+    /// The steps that the last plan had to run, and why.
+    fn planned_to_run(&self) -> Result<String, Violation> {
+        let (_, records) = recorded(&self.home).map_err(|error| unreadable(&error))?.unwrap_or_default();
+        let planned = records.iter().rev().find_map(|record| match &record.event {
+            Event::Planned { steps } => Some(steps),
+            _ => None,
+        });
+        let to_run = planned.into_iter().flatten().filter(|step| step.decision == Decision::Run);
+        Ok(to_run.map(|step| format!("{}: {}", step.id, step.why)).collect::<Vec<_>>().join("; "))
+    }
+
     fn judge_deployed(&self, act: &Act, finished: &Finished, before: Option<u16>) -> Result<(), Violation> {
         let status = &finished.status;
         let count = usize::from(self.scenario.controllers + act.workers);
@@ -250,7 +345,12 @@ impl<'a> Play<'a> {
             return broken("there are as many machines as asked for", format!("{machines} instead of {count}"));
         }
         if act.is_calm() && before == Some(act.workers) && finished.steps_run > 0 {
-            return broken("a second deployment has nothing to do", format!("{} steps ran", finished.steps_run));
+            return broken("a second deployment has nothing to do", self.planned_to_run()?);
+        }
+        let claimed = status.nodes.iter().map(|node| node.name.clone()).collect();
+        let memberships = self.stage.twin.with(|world| twin::machine::memberships(world));
+        if let Err(why) = crate::matrix::invariants::members(&claimed, &memberships) {
+            return broken("who is said to have joined has joined", why);
         }
         let fresh = status_of(&self.home).map_err(|error| unreadable(&error))?;
         let (reported, fresh) = (serde_json::to_string(status), serde_json::to_string(&fresh));
@@ -265,8 +365,13 @@ impl<'a> Play<'a> {
     /// After a reset: nothing of ours anywhere but the archive, and a new life begins.
     fn judge_nothing_left(&mut self) -> Result<(), Violation> {
         let left = self.stage.twin.with(|world| twin::azure::resources(world));
-        let left: Vec<_> =
-            left.iter().filter(|resource| !self.foreign.owns(resource)).map(|left| &left["id"]).collect();
+        let of_children = self.children.things(&self.stage);
+        let is_childs = |id: &str| of_children.contains(&id.to_lowercase());
+        let left: Vec<_> = left
+            .iter()
+            .filter(|resource| !self.foreign.owns(resource))
+            .filter_map(|left| left["id"].as_str().filter(|id| !is_childs(id)))
+            .collect();
         if !left.is_empty() {
             return broken("a reset leaves nothing", format!("{left:?}"));
         }
@@ -274,7 +379,7 @@ impl<'a> Play<'a> {
         let mut names: Vec<_> =
             entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.sort();
-        if names != ["old_deployments"] {
+        if names != [".gitignore", "README", "old_deployments"] {
             return broken("a reset leaves a clean directory", names.join(", "));
         }
         let heard = std::mem::take(&mut *self.heard());
@@ -328,8 +433,10 @@ impl<'a> Play<'a> {
             return broken("no event is lost", format!("number {} is missing", gap.0));
         }
         let epoch = self.stage.twin.with(|world| world.options.epoch);
-        let deeds = Deeds { epoch, records: &heard.records[self.run_from..], group: &self.group };
+        let deeds = Deeds { epoch, records: &heard.records[self.run_from..], group: &self.group, in_use: &self.in_use };
         self.stage.twin.with(|world| self.books.judge(&world.ledger.entries, &deeds))?;
+        let one_etcd = self.stage.twin.with(|world| crate::matrix::invariants::one_etcd(&world.ledger.entries));
+        one_etcd.or_else(|why| broken("there is one etcd cluster", why))?;
         self.foreign.judge(&self.stage)
     }
 
@@ -339,24 +446,26 @@ impl<'a> Play<'a> {
         let stage = self.incarnation(act.chance);
         let run_from = self.heard().records.len();
         self.run_from = run_from;
+        self.in_use =
+            if act.command == Command::Deploy { self.heard().in_use(&self.nodes(act)) } else { BTreeSet::new() };
         if !self.heard().has_name() && act.command == Command::Deploy {
             self.group = group_of(act.chance);
         }
         self.stage.twin.with(|world| self.books.begin(&world.ledger.entries))?;
         let (text, config) = self.configuration(act)?;
-        let session = self.session(&stage);
+        let session = self.session(&stage, act.fate);
         let heard = Arc::clone(&self.heard);
         let listener = move |message: &Message| lock(&heard).hear(message);
         let (stop, receiver) = watch::channel(Stop::No);
         let death = Death::new(act.ending);
         let watching = Watching { stop: receiver, listener: &listener, faults: death.injector() };
-        let teardown = Teardown { manner: act.manner, ..Teardown::default() };
+        let teardown = self.teardown(act)?;
         let running: Running<'_> = match act.command {
             Command::Deploy => Box::pin(async { session.deploy(&text, &config, watching).await.map(Some) }),
             Command::Reset => Box::pin(async { session.reset(&teardown, watching).await.map(Some) }),
             Command::Plan => Box::pin(async { session.plan(&config).await.map(|_| None) }),
         };
-        let rival = || self.session(&self.incarnation(act.chance ^ 1));
+        let rival = || self.session(&self.incarnation(act.chance ^ 1), Fate::Unsaid);
         let direction = Direction {
             stage: &stage,
             stop: &stop,
@@ -387,8 +496,11 @@ impl<'a> Play<'a> {
         let heard = lock(&heard);
         let records = &heard.records[self.run_from..];
         self.trace.records(records);
+        // What is known of a cluster whose records are lost is written down before the run begins.
+        let adopted = if self.is_lost { records.iter().take_while(|record| is_settled(record)).count() } else { 0 };
+        let records = &records[adopted..];
         let epoch = self.stage.twin.with(|world| world.options.epoch);
-        Deeds { epoch, records, group: &self.group }.judge_journal(now)
+        Deeds { epoch, records, group: &self.group, in_use: &self.in_use }.judge_journal(now)
     }
 
     /// The program, started anew on the same world.
@@ -400,8 +512,10 @@ impl<'a> Play<'a> {
         stage
     }
 
-    fn session(&self, stage: &Stage) -> Session {
+    fn session(&self, stage: &Stage, fate: Fate) -> Session {
         let mut settings = stage.settings(&self.home, Phase::K0rdent);
+        settings.with_children = fate == Fate::Deleted;
+        settings.abandon_children = fate == Fate::Abandoned;
         settings.credentials = Credentials::ServicePrincipal {
             tenant: twin::azure::TENANT.to_owned(),
             client_id: "simulation".to_owned(),
@@ -425,30 +539,19 @@ impl<'a> Play<'a> {
         }
     }
 
+    /// The machines that an act asks for.
+    fn nodes(&self, act: &Act) -> Vec<String> {
+        let controllers = (1..=self.scenario.controllers).map(|number| format!("k0s-controller-{number}"));
+        controllers.chain((1..=act.workers).map(|number| format!("k0s-worker-{number}"))).collect()
+    }
+
     fn heard(&self) -> MutexGuard<'_, Heard> {
         lock(&self.heard)
     }
 }
 
-impl Heard {
-    fn hear(&mut self, message: &Message) {
-        match message {
-            Message::Recorded(record) => {
-                self.text += &format!("{record:?}\n");
-                self.state.apply(record);
-                self.records.push((**record).clone());
-            }
-            Message::Progress { waiting_for, evidence, .. } => {
-                self.text += waiting_for;
-                self.text += evidence;
-            }
-        }
-    }
-
-    /// Whether the cluster has its name.
-    fn has_name(&self) -> bool {
-        self.records.iter().any(|record| matches!(&record.event, Event::Settled { key, .. } if key == "cluster_id"))
-    }
+fn is_settled(record: &Record) -> bool {
+    matches!(record.event, Event::Settled { .. })
 }
 
 /// The resource group of the cluster that a run with this chance would begin: its name is the first that it draws.

@@ -54,6 +54,34 @@ pub struct Act {
     pub chance: u64,
     /// How a reset takes the cluster down.
     pub manner: Manner,
+    /// What it is to do with child clusters.
+    pub fate: Fate,
+    /// What of the environment's directory is lost before.
+    pub loss: Option<Loss>,
+    /// How many child clusters somebody makes afterwards.
+    pub children: u8,
+}
+
+/// What a reset is to do with child clusters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Nobody has said.
+    Unsaid,
+    /// They go first, with their machines.
+    Deleted,
+    /// They are left behind.
+    Abandoned,
+}
+
+/// What of an environment's directory is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// The journal.
+    Journal,
+    /// The keys.
+    Keys,
+    /// Everything.
+    Everything,
 }
 
 /// What is run.
@@ -94,6 +122,13 @@ impl Act {
         let undisturbed = matches!(self.ending, Ending::Natural | Ending::Rival(..));
         undisturbed && self.faults.is_empty() && self.roughness == Roughness::default()
     }
+
+    /// Whether the Management may say for a while after the act what a fault had it say.
+    pub fn troubles_management(&self) -> bool {
+        self.faults
+            .iter()
+            .any(|fault| matches!(fault.name, FaultKind::ComponentFailure | FaultKind::ManagementNotReady))
+    }
 }
 
 impl Scenario {
@@ -131,7 +166,8 @@ impl Scenario {
                 break;
             }
         }
-        self.acts.push(draw.calm(Command::Deploy, *nodes));
+        let children = if draw.percent(90) { draw.up_to(1, 2) as u8 } else { 0 };
+        self.acts.push(Act { children, ..draw.calm(Command::Deploy, *nodes) });
         if draw.percent(30) {
             self.acts.push(draw.calm(Command::Plan, *nodes));
         }
@@ -141,11 +177,29 @@ impl Scenario {
         for _ in 0..draw.up_to(0, if small { 1 } else { 2 }) {
             self.change(draw, nodes, small);
         }
-        for _ in 0..draw.up_to(0, if small { 1 } else { 2 }) {
-            let act = draw.troubled(Command::Reset, *nodes);
-            self.acts.push(act);
+        self.teardown(draw, nodes, small, children > 0);
+    }
+
+    /// Somebody is refused first, or has lost the records, or the program dies; at last it is gone.
+    fn teardown(&mut self, draw: &mut Draw, nodes: &Nodes, small: bool, has_children: bool) {
+        if has_children && draw.percent(50) {
+            self.acts.push(Act { ending: Ending::Natural, ..draw.calm(Command::Reset, *nodes) });
         }
-        self.acts.push(draw.calm(Command::Reset, *nodes));
+        let mut loss = draw.percent(20).then(|| draw.loss());
+        let is_lost = loss.is_some();
+        let mut acts: Vec<Act> = (0..draw.up_to(0, if small { 1 } else { 2 }))
+            .map(|_| Act { fate: draw.fate(), ..draw.troubled(Command::Reset, *nodes) })
+            .collect();
+        // Who has once left them behind cannot have them deleted later.
+        let is_abandoned = draw.percent(40) || acts.iter().any(|act| act.fate == Fate::Abandoned);
+        let fate = if is_abandoned { Fate::Abandoned } else { Fate::Deleted };
+        acts.push(Act { fate, ..draw.calm(Command::Reset, *nodes) });
+        for mut act in acts {
+            if is_lost {
+                act.manner = Manner::Force;
+            }
+            self.acts.push(Act { loss: loss.take(), ..act });
+        }
     }
 }
 
@@ -221,7 +275,18 @@ impl Draw {
             rest,
             chance,
             manner: manners[(chance % 4) as usize],
+            fate: Fate::Unsaid,
+            loss: None,
+            children: 0,
         }
+    }
+
+    fn fate(&mut self) -> Fate {
+        [Fate::Unsaid, Fate::Deleted, Fate::Deleted, Fate::Abandoned][self.up_to(0, 3) as usize]
+    }
+
+    fn loss(&mut self) -> Loss {
+        [Loss::Journal, Loss::Keys, Loss::Everything][self.up_to(0, 2) as usize]
     }
 
     fn rival(&mut self) -> Ending {
@@ -348,7 +413,13 @@ impl fmt::Display for Act {
         if let Some(mischief) = &self.mischief {
             write!(formatter, "after {mischief:?}: ")?;
         }
-        let manner = if self.command == Command::Reset { format!(" ({:?})", self.manner) } else { String::new() };
+        if let Some(loss) = self.loss {
+            write!(formatter, "after a loss of {loss:?}: ")?;
+        }
+        let manner = match self.command {
+            Command::Reset => format!(" ({:?}, children {:?})", self.manner, self.fate),
+            _ => String::new(),
+        };
         write!(formatter, "{:?}{manner} with {} workers, {:?}", self.command, self.workers, self.ending)?;
         for Fault { name, target, times } in &self.faults {
             let (target, times) = (target.as_deref().unwrap_or("anything"), times.unwrap_or_default());
@@ -361,7 +432,8 @@ impl fmt::Display for Act {
         if at_most > 0 {
             write!(formatter, "; {percent} % of connections in trouble, at most {at_most}")?;
         }
-        write!(formatter, "; then {:?} of rest", self.rest)
+        write!(formatter, "; then {:?} of rest", self.rest)?;
+        if self.children > 0 { write!(formatter, ", and {} child clusters", self.children) } else { Ok(()) }
     }
 }
 

@@ -31,6 +31,11 @@ impl Secrets {
         self.texts.insert(text.into());
     }
 
+    /// The environment's files were lost, and there may be others by now.
+    pub(super) fn look_again(&mut self) {
+        (self.has_keys, self.has_kubeconfig) = (false, false);
+    }
+
     /// Finds out what is secret from the environment's own files.
     pub(super) fn learn(&mut self, home: &Path) {
         if !self.has_keys

@@ -68,6 +68,10 @@ fn mirror(twin: &Twin, this: &Host, arguments: &[String]) -> io::Result<Option<&
     if let Ok(content) = fs::read(config) {
         twin.with(|world| host::put_file(world, &this.name, config, &content));
     }
+    let admin = format!("{DATA}/pki/admin.conf");
+    if let Ok(content) = fs::read(&admin) {
+        twin.with(|world| host::put_file(world, &this.name, &admin, &content));
+    }
     for (role, unit) in ROLES {
         let Ok(text) = fs::read_to_string(path(unit)) else { continue };
         let line = text.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap_or_default();

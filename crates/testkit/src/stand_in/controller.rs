@@ -59,8 +59,9 @@ struct Ports {
     links: Option<TcpListener>,
 }
 
+/// Where etcd has its data: who removes that has taken the cluster away.
 fn state_file() -> String {
-    format!("{DATA}/stand-in.json")
+    format!("{DATA}/etcd/member/stand-in.json")
 }
 
 /// Runs until it fails.

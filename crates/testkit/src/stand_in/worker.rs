@@ -23,7 +23,7 @@ struct Membership {
 }
 
 fn membership_file() -> String {
-    format!("{DATA}/kubelet.json")
+    format!("{DATA}/kubelet.conf")
 }
 
 /// Runs until it fails.

@@ -1,11 +1,10 @@
 //! From the document that the product makes to a host that it can log in to.
 
-use std::sync::Arc;
-
 use deploy::{
     seam::World,
     ssh::{Connection, SshError, Target},
 };
+use engine::Intent;
 use testkit::hosts::{Host, Paper, block_on};
 
 #[test]
@@ -28,7 +27,7 @@ fn a_host_becomes_what_its_document_says() {
         let other = Paper::new(3, 2);
         let stranger = Target { host_key: other.target(1, "").host_key, ..host.target.clone() };
         assert!(matches!(Connection::open(&world, &stranger).await, Err(SshError::HostKey { .. })));
-        let eve = Target { user_key: Arc::new(paper.keys.ssh_host("eve")), ..host.target.clone() };
+        let eve = Target { identity: paper.keys.ssh_host("eve").into(), ..host.target.clone() };
         assert!(matches!(Connection::open(&world, &eve).await, Err(SshError::Login { .. })));
         let root = Target { user: "root".to_owned(), ..host.target.clone() };
         assert!(matches!(Connection::open(&world, &root).await, Err(SshError::Login { .. })));
@@ -45,7 +44,10 @@ fn cloud_init_finds_nothing_to_say_about_any_document() {
         for paper in &papers {
             for position in 0..paper.topology.nodes.len() {
                 let document = paper.document(position);
-                host.remote.upload("/root/document", document.as_bytes(), "0600", "root").await.expect("an upload");
+                host.remote
+                    .upload(&Intent::for_tests(), "/root/document", document.as_bytes(), "0600", "root")
+                    .await
+                    .expect("an upload");
                 let said = host.run("sudo cloud-init schema --config-file /root/document").await;
                 assert_eq!(
                     (said.code, said.stdout.trim()),
@@ -58,7 +60,10 @@ fn cloud_init_finds_nothing_to_say_about_any_document() {
         }
         assert_eq!(checked, 6);
         let wrong = papers[0].document(0).replace("users:", "users: 7\nuzers:");
-        host.remote.upload("/root/document", wrong.as_bytes(), "0600", "root").await.expect("an upload");
+        host.remote
+            .upload(&Intent::for_tests(), "/root/document", wrong.as_bytes(), "0600", "root")
+            .await
+            .expect("an upload");
         assert_eq!(host.run("sudo cloud-init schema --config-file /root/document").await.code, 1);
     });
 }

@@ -1,12 +1,14 @@
 //! One contract, two worlds: the commands that the product sends to machines, and the files that it puts there, on a machine
 //! of the twin and on a real host. The answers must agree.
 
+use engine::Intent;
 use std::{net::Ipv4Addr, path::Path, sync::OnceLock, time::Duration};
 
 use deploy::{
-    hosts::CLAIM,
+    hosts::{CLAIM, download_command},
     k0s,
     keys::openssh_public,
+    machine_proxy,
     mesh::Mesh,
     ssh::{Output, Remote},
 };
@@ -22,7 +24,7 @@ enum Act {
     /// A command that says the same in each world with words of its own: only the exit code is compared.
     Code(String),
     /// A file, put there as the product does it.
-    Upload(&'static str, Vec<u8>, &'static str, &'static str),
+    Upload(String, Vec<u8>, &'static str, &'static str),
     /// A file of any size, put there as the product does it.
     Stream(&'static str, Vec<u8>),
     /// The k0s of each world.
@@ -53,20 +55,23 @@ async fn answers(remote: &Remote, binary: &'static [u8], acts: &[Act]) -> Vec<(S
             }
             Act::Code(command) => (command.clone(), ask(command).await.code.to_string()),
             Act::Upload(path, content, mode, owner) => {
-                let done = remote.upload(path, content, mode, owner).await;
+                let done = remote.upload(&Intent::for_tests(), path, content, mode, owner).await;
                 // The error names the host.
                 let done = done.map_err(|error| error.to_string().replace(&remote.target().host, "HOST"));
                 (format!("upload {path}"), format!("{done:?}"))
             }
             Act::Stream(path, content) => {
                 let open = || Ok(Box::new(std::io::Cursor::new(content.clone())) as Box<dyn std::io::Read + Send>);
-                let done = remote.upload_from(path, open, "0755", "root", patience).await;
+                let done = remote.upload_from(&Intent::for_tests(), path, open, "0755", "root", patience).await;
                 let done = done.map_err(|error| error.to_string().replace(&remote.target().host, "HOST"));
                 (format!("stream {path}"), format!("{done:?}"))
             }
             Act::Binary => {
                 let open = || Ok(Box::new(std::io::Cursor::new(binary)) as Box<dyn std::io::Read + Send>);
-                remote.upload_from(k0s::BINARY, open, "0755", "root", patience).await.expect("the binary");
+                remote
+                    .upload_from(&Intent::for_tests(), k0s::BINARY, open, "0755", "root", patience)
+                    .await
+                    .expect("the binary");
                 ("the binary".to_owned(), String::new())
             }
             Act::Until(command, line) => {
@@ -145,7 +150,6 @@ fn spec(paper: &Paper, document: &str) -> twin::machine::MachineSpec {
         admin_username: paper.config.ssh.username.clone(),
         authorized_keys: vec![openssh_public(&paper.keys.ssh_user())],
         custom_data: document.as_bytes().to_vec(),
-        ssh_allowed: true,
         ssh_port: 22,
     }
 }
@@ -168,7 +172,12 @@ fn birth_and_mesh() -> Vec<Act> {
         run(&is_active),
         run(identity),
         run(format!("{is_active}; systemctl is-active k0scontroller; {identity}")),
+        run(format!("echo mesh $({is_active} 2>/dev/null); echo identity $({identity} 2>/dev/null); ")),
+        run(
+            "echo kubectl $(ls -d .kube/config /usr/local/bin/kubectl 2>/dev/null); echo member $(sudo ls -d /var/lib/k0s/etcd/member 2>/dev/null); ",
+        ),
         run(format!("systemctl is-enabled {unit}")),
+        run(format!("sudo systemctl daemon-reload; sudo systemctl enable {unit}; sudo systemctl restart {unit}")),
         run(format!("systemctl show {unit} -p ActiveState,SubState,Result")),
         run(format!("sudo systemctl restart {unit}")),
         run(format!("{is_active}; {identity}")),
@@ -195,21 +204,21 @@ fn files() -> Vec<Act> {
     let line = "export KUBECONFIG=$HOME/.kube/config";
     let profile = format!("grep -qxF '{line}' .bashrc || echo '{line}' >> .bashrc");
     vec![
-        Act::Upload(k0s::CONFIG, b"first: 1\n".repeat(40_000), "0600", "root"),
+        Act::Upload(k0s::CONFIG.to_owned(), b"first: 1\n".repeat(40_000), "0600", "root"),
         run("sudo stat -c '%a %U:%G %s' /etc/k0s/k0s.yaml; stat -c '%a %U:%G' /etc/k0s"),
-        Act::Upload(k0s::CONFIG, b"second: 2\n".to_vec(), "0600", "root"),
+        Act::Upload(k0s::CONFIG.to_owned(), b"second: 2\n".to_vec(), "0600", "root"),
         run("sudo cat /etc/k0s/k0s.yaml; cat /etc/k0s/k0s.yaml"),
-        Act::Upload(k0s::TOKEN, Vec::new(), "0600", "root"),
+        Act::Upload(k0s::TOKEN.to_owned(), Vec::new(), "0600", "root"),
         run("sudo stat -c '%a %U:%G %s' /etc/k0s/k0stoken"),
         run("sudo install -d -m 0700 -o k0rdent -g k0rdent /home/k0rdent/.kube"),
-        Act::Upload("/home/k0rdent/.kube/config", b"apiVersion: v1\n".to_vec(), "0600", "k0rdent"),
+        Act::Upload("/home/k0rdent/.kube/config".to_owned(), b"apiVersion: v1\n".to_vec(), "0600", "k0rdent"),
         run("stat -c '%a %U:%G' .kube; stat -c '%a %U:%G' .kube/config; cat .kube/config"),
         run(&profile),
         run(&profile),
         run("grep -cxF 'export KUBECONFIG=$HOME/.kube/config' .bashrc"),
-        Act::Upload("/etc/k0s/other", b"x".to_vec(), "0600", "nobody-here"),
-        Act::Upload("/etc/hostname/x", b"x".to_vec(), "0600", "root"),
-        Act::Upload("/usr/local/bin/tool.partial", b"#!/bin/sh\n".to_vec(), "0600", "root"),
+        Act::Upload("/etc/k0s/other".to_owned(), b"x".to_vec(), "0600", "nobody-here"),
+        Act::Upload("/etc/hostname/x".to_owned(), b"x".to_vec(), "0600", "root"),
+        Act::Upload("/usr/local/bin/tool.partial".to_owned(), b"#!/bin/sh\n".to_vec(), "0600", "root"),
         run(
             "sudo chmod 0755 /usr/local/bin/tool.partial && sudo mv -f /usr/local/bin/tool.partial /usr/local/bin/tool",
         ),
@@ -254,11 +263,42 @@ fn without_k0s() -> Vec<Act> {
     ]
 }
 
+/// The proxy that k0s, apt and curl are told of.
+fn proxy() -> Vec<Act> {
+    let text = "proxy: {http: 'http://proxy.invalid:3128', https: 'http://ada:hunter2@proxy.invalid:3128'}\n";
+    let config = deploy::config::load(text).expect("a configuration").config;
+    let paper = Paper::new(1, 1);
+    let controller = paper.node(0);
+    let [drop_in, variables] = machine_proxy::files(controller);
+    let environment = machine_proxy::environment(&config, &paper.topology).expect("a proxy");
+    let apt = machine_proxy::apt(&config).expect("a proxy");
+    let stat = |file: &str| run(format!("sudo stat -c '%a %U:%G %s' {file}"));
+    let removal = machine_proxy::removal(&config, controller);
+    let directory = machine_proxy::directory(controller);
+    vec![
+        run(machine_proxy::look(controller)),
+        Act::Upload(variables.clone(), environment.expose().as_bytes().to_vec(), "0600", "root"),
+        Act::Upload(drop_in.clone(), machine_proxy::drop_in(controller).into_bytes(), "0644", "root"),
+        stat(&variables),
+        stat(&drop_in),
+        run(machine_proxy::look(controller)),
+        Act::Upload(machine_proxy::APT.to_owned(), apt.expose().as_bytes().to_vec(), "0600", "root"),
+        stat(machine_proxy::APT),
+        run(format!("sudo rm -f {}", machine_proxy::APT)),
+        // Nobody says anything of a proxy on its standard input here.
+        run("sudo curl --config - -fsSL -o /tmp/nothing 'https://nowhere.invalid/k0s'"),
+        run(format!("{} true", download_command("https://nowhere.invalid/", true))),
+        run(format!("{removal} ls -d {directory} 2>/dev/null")),
+        Act::Upload(format!("{directory}/other.conf"), b"[Service]\n".to_vec(), "0644", "root"),
+        run(format!("{removal} ls -d {directory}")),
+    ]
+}
+
 /// A service that runs, as k0s does in the end.
 fn units() -> Vec<Act> {
     let unit = b"[Service]\nExecStart=/bin/sleep 100000\n\n[Install]\nWantedBy=multi-user.target\n".to_vec();
     vec![
-        Act::Upload("/etc/systemd/system/stand-in.service", unit, "0644", "root"),
+        Act::Upload("/etc/systemd/system/stand-in.service".to_owned(), unit, "0644", "root"),
         run("sudo systemctl daemon-reload"),
         run("systemctl is-active stand-in; systemctl is-enabled stand-in"),
         run("sudo systemctl enable --now stand-in"),
@@ -289,7 +329,7 @@ fn claim() -> Vec<Act> {
 }
 
 fn everything() -> Vec<Act> {
-    [birth_and_mesh(), files(), without_k0s(), units(), claim()].into_iter().flatten().collect()
+    [birth_and_mesh(), files(), without_k0s(), proxy(), units(), claim()].into_iter().flatten().collect()
 }
 
 /// The life of a controller, from its binary to its reset. Only with a real k0s is this a comparison with the real one;
@@ -313,7 +353,7 @@ fn of_k0s() -> Vec<Act> {
         k0s("kubeconfig admin"),
         k0s("nonsense"),
         k0s("install worker"),
-        Act::Upload(k0s::CONFIG, config.into_bytes(), "0600", "root"),
+        Act::Upload(k0s::CONFIG.to_owned(), config.into_bytes(), "0600", "root"),
         run(format!("{install} && sudo systemctl daemon-reload")),
         run(&install),
         run(install.replace(" --force", "")),
@@ -403,7 +443,7 @@ fn both_say_who_may_not_become_root() {
     let acts = [
         run(mesh.identity_command()),
         run(format!("sudo systemctl restart {}", mesh.unit())),
-        Act::Upload(k0s::CONFIG, b"x".to_vec(), "0600", "root"),
+        Act::Upload(k0s::CONFIG.to_owned(), b"x".to_vec(), "0600", "root"),
         code("test -e /etc/k0s"),
     ];
     compare(&paper, &document, &acts);

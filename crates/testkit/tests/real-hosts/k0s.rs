@@ -2,6 +2,7 @@
 //!
 //! What runs there stands in for k0s ([`testkit::stand_in`]), unless `K0S_BINARY` names a real one.
 
+use engine::Intent;
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use deploy::{
@@ -24,7 +25,7 @@ const FILES: &str = "sudo find /etc /usr/local /opt /home /root /var/lib/k0s /ru
 
 async fn put(host: &Host, file: &Path, path: &str, mode: &str) {
     let open = || Ok(Box::new(fs::File::open(file)?) as Box<dyn std::io::Read + Send>);
-    host.remote.upload_from(path, open, mode, "root", PATIENCE).await.expect(path);
+    host.remote.upload_from(&Intent::for_tests(), path, open, mode, "root", PATIENCE).await.expect(path);
 }
 
 /// Hosts with their places in a cluster.
@@ -65,10 +66,13 @@ impl Cluster {
         let (node, host) = (self.paper.node(position), &self.hosts[position]);
         if position == 0 {
             let config = cluster_config(&self.paper.config, &self.paper.topology, node);
-            host.remote.upload(CONFIG, config.as_bytes(), "0600", "root").await.expect("the configuration");
+            host.remote
+                .upload(&Intent::for_tests(), CONFIG, config.as_bytes(), "0600", "root")
+                .await
+                .expect("the configuration");
         }
         if let Some(token) = token {
-            host.remote.upload(TOKEN, token.as_bytes(), "0600", "root").await.expect("the token");
+            host.remote.upload(&Intent::for_tests(), TOKEN, token.as_bytes(), "0600", "root").await.expect("the token");
         }
         let unit = unit(node);
         let install = install_command(node, token.is_some());
@@ -188,7 +192,7 @@ fn k0rdent_becomes_ready_and_stays_so() {
         let chart = chart_object(&cluster.paper.config).to_string();
         controller
             .remote
-            .upload("/home/k0rdent/chart.json", chart.as_bytes(), "0600", "k0rdent")
+            .upload(&Intent::for_tests(), "/home/k0rdent/chart.json", chart.as_bytes(), "0600", "k0rdent")
             .await
             .expect("a file");
         let charts = "apis/helm.k0sproject.io/v1beta1/namespaces/kube-system/charts";
@@ -217,14 +221,19 @@ fn a_stranger_is_not_let_in_and_a_second_controller_is_refused() {
         controller.ok(&format!("sudo {BINARY} token invalidate {id}")).await;
         cluster.install(1, Some(token.trim())).await;
         let complaint = "sudo journalctl -u k0sworker | grep -ci unauthorized | sed 's/^[1-9].*/some/'";
-        worker.until(complaint, "some").await;
+        // It says so when it gives up: after ten tries, each after twice as long as the one before (k0s source).
+        worker.until_within(complaint, "some", PATIENCE).await;
         assert!(cluster.kubernetes().await.list(NODE, None).await.expect("nodes").is_empty());
         if hosts::real_k0s().is_none() {
             let status = worker.ok(&format!("sudo {BINARY} status -o json")).await;
             assert!(status.contains("\"Role\": \"worker\"") && status.contains("\"Success\": false"), "{status}");
             let token = controller.ok(&format!("sudo {BINARY} token create --role=controller")).await;
             worker.ok("sudo systemctl stop k0sworker").await;
-            worker.remote.upload(TOKEN, token.trim().as_bytes(), "0600", "root").await.expect("the token");
+            worker
+                .remote
+                .upload(&Intent::for_tests(), TOKEN, token.trim().as_bytes(), "0600", "root")
+                .await
+                .expect("the token");
             let second = worker.run(&format!("sudo {BINARY} controller --token-file={TOKEN}")).await;
             assert!(second.code == 1 && second.stderr.contains("the only controller"), "{second:?}");
         }

@@ -1,6 +1,7 @@
 //! WireGuard under systemd: up, tried again, repaired, and a tunnel from the operator.
 
 use deploy::mesh::Mesh;
+use engine::Intent;
 use testkit::hosts::{Host, Paper, block_on};
 
 const MESH: Mesh = Mesh::Wireguard;
@@ -22,9 +23,13 @@ fn the_operator_reaches_machines_through_their_tunnels() {
             _ => operator.address.to_string(),
         };
         let config = MESH.operator_config(&paper.topology, &paper.keys, address);
-        let name = MESH.operator_interface(&paper.topology);
+        let name = MESH.operator_interface(&paper.topology.cluster_id);
         let file = format!("/etc/wireguard/{name}.conf");
-        operator.remote.upload(&file, config.expose().as_bytes(), "0600", "root").await.expect("an upload");
+        operator
+            .remote
+            .upload(&Intent::for_tests(), &file, config.expose().as_bytes(), "0600", "root")
+            .await
+            .expect("an upload");
         // Two interfaces would claim the same addresses.
         operator.ok(&format!("sudo systemctl stop {} && sudo wg-quick up {name}", MESH.unit())).await;
         let mesh_address = paper.node(0).mesh_address;

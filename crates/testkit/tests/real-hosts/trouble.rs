@@ -1,5 +1,6 @@
 //! Hosts that reboot, hang, fill up or do not let us do things: what the product's client makes of it.
 
+use engine::Intent;
 use std::time::Duration;
 
 use deploy::{
@@ -69,7 +70,7 @@ fn a_cable_that_is_pulled_is_a_wait_with_an_end() {
         let mut nowhere = host.target.clone();
         nowhere.host = "198.51.100.250".to_owned();
         let silent = Connection::open(&World::real().expect("this machine"), &nowhere).await.err();
-        let expected = "198.51.100.250: no answer on port 22";
+        let expected = "k0s-controller-1 (198.51.100.250): no answer on port 22";
         assert_eq!(silent.map(|error| error.to_string()).as_deref(), Some(expected));
         host.plug(false);
         let cut = host.remote.run_once("true", Duration::from_secs(3)).await;
@@ -86,7 +87,9 @@ fn a_full_disk_is_named() {
         let host = Host::start(&paper, 0);
         host.ready().await;
         host.run("sudo dd if=/dev/zero of=/filler bs=1M").await;
-        let upload = async || host.remote.upload("/etc/k0s/k0s.yaml", &[b'x'; 100_000], "0600", "root").await;
+        let upload = async || {
+            host.remote.upload(&Intent::for_tests(), "/etc/k0s/k0s.yaml", &[b'x'; 100_000], "0600", "root").await
+        };
         let refused = upload().await.expect_err("there is no room").to_string();
         assert!(refused.contains("exit code 1") && refused.contains("No space left on device"), "{refused}");
         host.ok("sudo rm /filler").await;

@@ -119,6 +119,7 @@ fn every_step_has_a_deadline() {
     let mut topology = topology(&config, &cluster);
     let (name, role) = ("k0s-controller-3".to_owned(), Role::Controller);
     topology.leaving = vec![Leaving { name, role, private_address: None, host: None }];
+    topology.replacing = [0].into();
     let manners = [Manner::Orderly, Manner::Force, Manner::Fast, Manner::FastNoWait];
     let resets = manners.into_iter().flat_map(|manner| recipe::reset(&topology, Some(Phase::K0rdent), true, manner));
     let lines = recipe::deploy(&topology).into_iter().chain(resets);
@@ -172,6 +173,7 @@ async fn the_runner_ends_a_wait_at_its_deadline() {
         deadline: Duration::from_secs(120),
         fingerprint: String::new(),
         undoes: Vec::new(),
+        output: serde_json::Value::Null,
     };
     let (_go_on, stop) = tokio::sync::watch::channel(Stop::No);
     let options = Options { clock: Arc::new(SystemClock), stop, listener: &|_| {}, faults: None, at_end: None };

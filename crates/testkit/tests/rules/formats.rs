@@ -102,12 +102,16 @@ async fn documents_for_programs_carry_their_version() {
         format_version: 1,
         arm: String::new(),
         authority: String::new(),
+        internet: "https://127.0.0.1:3".into(),
         admin: String::new(),
         ca_file: "ca.pem".into(),
         ssh_port: 22,
         pid: 7,
         subscription_id: String::new(),
         tenant_id: String::new(),
+        speed: 1.0,
+        seed: 7,
+        started_at: time::OffsetDateTime::UNIX_EPOCH,
     };
     for document in
         [report, serde_json::to_value(status).expect("JSON"), serde_json::to_value(endpoints).expect("JSON")]

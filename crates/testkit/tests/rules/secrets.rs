@@ -1,6 +1,6 @@
 //! Rules 4 and 5: secrets stay where they belong, and a machine is who it was made to be.
 
-use std::{net::Ipv4Addr, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
+use std::{net::Ipv4Addr, os::unix::fs::PermissionsExt as _, path::Path};
 
 use deploy::{
     keys::{ClusterKeys, OPERATOR, openssh_private},
@@ -142,7 +142,7 @@ async fn a_deployment_keeps_its_secrets_and_knows_its_machines() {
     wrong.host_key = deployment.keys.ssh_host("k0s-worker-1").public_key().clone();
     assert!(matches!(Connection::open(&stage.world, &wrong).await, Err(SshError::HostKey { .. })));
     let mut stranger = right;
-    stranger.user_key = Arc::new(deployment.keys.ssh_host("stranger"));
+    stranger.identity = deployment.keys.ssh_host("stranger").into();
     assert!(matches!(Connection::open(&stage.world, &stranger).await, Err(SshError::Login { .. })));
 }
 

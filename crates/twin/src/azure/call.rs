@@ -182,11 +182,13 @@ pub(super) struct Refusal {
     pub(super) status: u16,
     pub(super) code: String,
     pub(super) message: String,
-    pub(super) target: Option<String>,
+    pub(super) target: Option<Box<str>>,
     /// World seconds.
     pub(super) retry_after: Option<u64>,
     /// The errors that this one is made of.
     pub(super) details: Vec<Value>,
+    /// What Azure says beyond that, such as which policies deny the request.
+    pub(super) additional_info: Option<Box<Value>>,
 }
 
 impl Refusal {
@@ -198,6 +200,7 @@ impl Refusal {
             target: None,
             retry_after: None,
             details: Vec::new(),
+            additional_info: None,
         }
     }
 
@@ -227,6 +230,9 @@ impl Refusal {
         }
         if !self.details.is_empty() {
             error["details"] = json!(self.details);
+        }
+        if let Some(info) = &self.additional_info {
+            error["additionalInfo"] = json!(info);
         }
         error
     }

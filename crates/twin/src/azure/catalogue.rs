@@ -9,17 +9,23 @@ use super::{
     call::{Answer, Call, Refusal, Reply},
 };
 
-/// Regions with three zones: name and display name.
-pub(super) const REGIONS: [(&str, &str); 8] = [
+/// Regions: name and display name.
+pub(super) const REGIONS: [(&str, &str); 9] = [
     ("eastus", "East US"),
     ("eastus2", "East US 2"),
     ("northeurope", "North Europe"),
     ("southeastasia", "Southeast Asia"),
     ("swedencentral", "Sweden Central"),
     ("uksouth", "UK South"),
+    ("westcentralus", "West Central US"),
     ("westeurope", "West Europe"),
     ("westus2", "West US 2"),
 ];
+
+/// Whether a region has availability zones; all that have any have three (Azure documentation: list of regions).
+pub(super) fn has_zones(location: &str) -> bool {
+    location != "westcentralus"
+}
 
 /// A virtual machine size.
 #[derive(Debug, PartialEq)]
@@ -27,7 +33,7 @@ pub(super) struct Size {
     pub(super) name: &'static str,
     pub(super) family: &'static str,
     pub(super) cores: u64,
-    memory_gigabytes: u64,
+    pub(super) memory_gigabytes: u64,
     /// `x64` or `Arm64`.
     pub(super) architecture: &'static str,
     /// `V1,V2` or one of them.
@@ -130,10 +136,11 @@ fn sku(size: &Size, location: &str) -> Value {
     .into_iter()
     .map(|(name, value)| json!({"name": name, "value": value}))
     .collect();
+    let zones: &[&str] = if has_zones(location) { &["1", "2", "3"] } else { &[] };
     json!({
         "resourceType": "virtualMachines", "name": size.name, "tier": "Standard", "family": size.family,
         "size": size.name.trim_start_matches("Standard_"), "locations": [location],
-        "locationInfo": [{"location": location, "zones": ["1", "2", "3"], "zoneDetails": []}],
+        "locationInfo": [{"location": location, "zones": zones, "zoneDetails": []}],
         "capabilities": capabilities, "restrictions": restrictions,
     })
 }
@@ -159,9 +166,9 @@ pub(super) struct Image {
     publisher: &'static str,
     offer: &'static str,
     sku: &'static str,
-    pub(super) architecture: &'static str,
+    architecture: &'static str,
     /// `V1` or `V2`.
-    pub(super) generation: &'static str,
+    generation: &'static str,
     /// The oldest first.
     versions: [&'static str; 2],
 }
@@ -204,14 +211,29 @@ fn find_image(publisher: &str, offer: &str, sku: &str) -> Option<&'static Image>
     })
 }
 
-/// The image that a virtual machine asks for, and its exact version.
-pub(super) fn resolve_image(reference: &Value) -> Result<(&'static Image, &'static str), Refusal> {
+/// An image as a machine is made from it.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    /// `x64` or `Arm64`.
+    pub(super) architecture: String,
+    /// `V1` or `V2`.
+    pub(super) generation: String,
+    /// Its exact version.
+    pub(super) version: String,
+}
+
+/// The image of the marketplace that a virtual machine asks for.
+pub(super) fn resolve_image(reference: &Value) -> Result<Resolved, Refusal> {
     let field = |name: &str| reference[name].as_str().unwrap_or_default();
     let (publisher, offer, sku, version) = (field("publisher"), field("offer"), field("sku"), field("version"));
     let found = find_image(publisher, offer, sku).and_then(|image| {
         let latest = version.is_empty() || version.eq_ignore_ascii_case("latest");
         let exact = if latest { image.versions.last() } else { image.versions.iter().find(|known| **known == version) };
-        Some((image, *exact?))
+        Some(Resolved {
+            architecture: image.architecture.into(),
+            generation: image.generation.into(),
+            version: (*exact?).into(),
+        })
     });
     found.ok_or_else(|| {
         let text = format!(

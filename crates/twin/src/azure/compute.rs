@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::{
     call::{Answer, Call, Refusal, Reply},
     catalogue::{self, Size},
-    disk, interface,
+    disk, gallery, interface,
     operation::{self, Purpose},
     quota,
     resource::{self, Kind, Target},
@@ -36,7 +36,7 @@ const UPDATE: Duration = Duration::from_secs(5);
 /// What a request asks for, checked.
 struct Draft {
     size: &'static Size,
-    version: &'static str,
+    version: String,
     spot: bool,
     /// Lower-case ids, the primary one first.
     interfaces: Vec<String>,
@@ -58,7 +58,8 @@ pub(super) fn put(world: &mut World, call: &Call, target: &Target, request: Valu
         return update(world, call, target, request, location);
     }
     let draft = check(world, target, &request, location)?;
-    quota::check_cores(world, location, draft.size, draft.spot)?;
+    quota::check_cores(world, location, draft.size, draft.spot)
+        .inspect_err(|_| interface::reserve(world, &draft.interfaces, &target.id))?;
     let disks = disk::plan(world, target, &request, draft.size.premium_storage)?;
     let mut body = body(world, target, &request, &draft, location);
     let mut references: Vec<(String, String)> =
@@ -96,6 +97,7 @@ fn allocate(world: &mut World, target: &Target, draft: &Draft, operation: &str) 
     let (key, name) = (target.key.clone(), operation.to_owned());
     if full || broken {
         let outcome = if full { no_capacity(zone.is_some()) } else { resource::internal_error() };
+        interface::reserve(world, &draft.interfaces, &target.id);
         world.after(ALLOCATION, move |world| fail(world, &key, &name, outcome));
         return;
     }
@@ -113,7 +115,6 @@ fn allocate(world: &mut World, target: &Target, draft: &Draft, operation: &str) 
         admin_username: draft.admin_username.clone(),
         authorized_keys: draft.authorized_keys.clone(),
         custom_data: draft.custom_data.clone(),
-        ssh_allowed: attachment.ssh_allowed,
         ssh_port: 22,
     };
     machine::create(world, spec);
@@ -219,7 +220,7 @@ fn body(world: &mut World, target: &Target, request: &Value, draft: &Draft, loca
 fn check(world: &World, target: &Target, request: &Value, location: &str) -> Result<Draft, Refusal> {
     let properties = &request["properties"];
     let size = check_size(request, location)?;
-    let version = check_image(properties, size)?;
+    let version = check_image(world, properties, size, location)?;
     let spot = check_priority(properties, size)?;
     let (admin_username, authorized_keys, custom_data) = check_profile(&properties["osProfile"])?;
     let interfaces = check_interfaces(world, target, properties, location)?;
@@ -249,12 +250,12 @@ fn check_size(request: &Value, location: &str) -> Result<&'static Size, Refusal>
 }
 
 /// The exact version of the image.
-fn check_image(properties: &Value, size: &Size) -> Result<&'static str, Refusal> {
+fn check_image(world: &World, properties: &Value, size: &Size, location: &str) -> Result<String, Refusal> {
     let reference = &properties["storageProfile"]["imageReference"];
-    if reference["id"].is_string() {
-        return Err(Refusal::unsupported("images that are not in the marketplace"));
-    }
-    let (image, version) = catalogue::resolve_image(reference)?;
+    let image = match reference["id"].as_str() {
+        Some(id) => gallery::resolve(world, id, location)?,
+        None => catalogue::resolve_image(reference)?,
+    };
     if image.architecture != size.architecture {
         let text = format!(
             "Cannot create a VM of size '{}' because this VM size only supports a CPU Architecture of '{}', but an image or disk \
@@ -264,7 +265,7 @@ fn check_image(properties: &Value, size: &Size) -> Result<&'static str, Refusal>
         );
         return Err(Refusal::new(400, "BadRequest", text));
     }
-    if !size.generations.contains(image.generation) {
+    if !size.generations.contains(&image.generation) {
         let text = format!(
             "The selected VM size '{}' cannot boot Hypervisor Generation '{}'. If this was a Create operation please check that \
              the Hypervisor Generation of the Image matches the Hypervisor Generation of the selected VM Size.",
@@ -273,7 +274,7 @@ fn check_image(properties: &Value, size: &Size) -> Result<&'static str, Refusal>
         );
         return Err(Refusal::new(400, "BadRequest", text));
     }
-    Ok(version)
+    Ok(image.version)
 }
 
 /// Whether the machine is a Spot machine.
@@ -367,6 +368,7 @@ fn check_interfaces(
             let text = format!("Network Interface {id} is used by existing resource {user}.");
             return Err(Refusal::new(400, "NicInUse", text));
         }
+        interface::check_reservation(world, &key, Some(&target.id))?;
         keys.push(key);
     }
     Ok(keys)

@@ -10,7 +10,7 @@ use super::{
     listing::{self, Filter},
     locks,
     operation::{self, Purpose},
-    resource, validate,
+    policy, resource, validate,
 };
 use crate::{FaultKind, Latency, World};
 
@@ -107,6 +107,7 @@ fn put(world: &mut World, call: &Call, name: &str) -> Answer {
         }
     }
     let tags = request.get("tags").filter(|tags| tags.is_object()).cloned().unwrap_or_else(|| json!({}));
+    policy::check(world, &key(name), policy::GROUP, name, &json!({"tags": tags, "location": location}))?;
     let groups = &mut world.azure.groups;
     let created = !groups.contains_key(&name.to_lowercase());
     let group = groups.entry(name.to_lowercase());
@@ -122,6 +123,11 @@ fn patch(world: &mut World, call: &Call, name: &str) -> Answer {
     locks::check(world, &key(name), locks::Intent::Write)?;
     let request = call.json()?;
     validate::tags(&request)?;
+    if request.get("tags").is_some() {
+        let location = find(world, name)?.location.clone();
+        let wanted = json!({"tags": request["tags"], "location": location});
+        policy::check(world, &key(name), policy::GROUP, name, &wanted)?;
+    }
     let missing = || Refusal::new(404, "ResourceGroupNotFound", name);
     let group = world.azure.groups.get_mut(&name.to_lowercase()).ok_or_else(missing)?;
     if let Some(tags) = request.get("tags") {

@@ -1,6 +1,9 @@
 //! Public addresses and network interfaces.
 
-use std::net::Ipv4Addr;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -13,6 +16,33 @@ use super::{
     validate,
 };
 use crate::World;
+
+/// How long Azure keeps interfaces for a machine that it could not create (observed: Azure's message in gardenlinux issue 4133).
+const RESERVATION: Duration = Duration::from_secs(180);
+
+/// Keeps interfaces for a machine that was refused for want of quota or has failed (observed: karpenter-provider-azure issues 67
+/// and 92, rancher/machine pull request 359).
+pub(super) fn reserve(world: &mut World, interfaces: &[String], machine: &str) {
+    let (now, until) = (world.now, world.now + RESERVATION);
+    for interface in interfaces {
+        world.azure.store.change(now, interface, |record| record.hidden.reserved = Some((machine.to_owned(), until)));
+    }
+}
+
+/// Nobody but the machine for which it is kept gets an interface, and nobody deletes it (observed: gardenlinux issue 4133).
+pub(super) fn check_reservation(world: &World, interface: &str, user: Option<&str>) -> Result<(), Refusal> {
+    let reserved = world.azure.store.get(interface).and_then(|record| record.hidden.reserved.as_ref());
+    match reserved.filter(|(_, until)| world.now < *until) {
+        Some((machine, _)) if user.is_none_or(|user| !user.eq_ignore_ascii_case(machine)) => {
+            let text = format!(
+                "Nic(s) in request is reserved for another Virtual Machine for 180 seconds. Please provide another nic(s) or \
+                 retry after 180 seconds. Reserved VM: {machine}"
+            );
+            Err(Refusal::new(400, "NicReservedForAnotherVm", text))
+        }
+        _ => Ok(()),
+    }
+}
 
 pub(super) fn prepare_public_address(
     world: &mut World,
@@ -71,7 +101,8 @@ pub(super) fn prepare_network_interface(
 ) -> Result<Parts, Refusal> {
     let mut body = target.body(&request, location);
     let mut references = Vec::new();
-    let mut hidden = Hidden::default();
+    let reserved = world.azure.store.get(&target.key).and_then(|record| record.hidden.reserved.clone());
+    let mut hidden = Hidden { reserved, ..Hidden::default() };
     let group = &request["properties"]["networkSecurityGroup"];
     let group = validate::reference(world, &target.id, group, Kind::SecurityGroup, location)?;
     references.extend(group.map(|group| (target.id.clone(), group)));
@@ -202,8 +233,6 @@ pub(super) struct Attachment {
     pub(super) public_address: Option<Ipv4Addr>,
     /// The lower-case id of the virtual network.
     pub(super) network: String,
-    /// Whether the security groups in the way let TCP 22 in.
-    pub(super) ssh_allowed: bool,
 }
 
 /// What the interface with this lower-case id gives to its machine.
@@ -222,11 +251,21 @@ pub(super) fn attachment(world: &World, interface: &str) -> Option<Attachment> {
             .find(wanted)
     };
     let public_address = of_kind(Kind::PublicAddress).and_then(|key| store.get(key)?.hidden.public_address);
-    let network_record = store.get(&network)?;
-    let of_subnet =
-        network_record.references.iter().find(|(from, _)| from.to_lowercase() == subnet).map(|(_, target)| target);
-    let groups: Vec<&String> = of_kind(Kind::SecurityGroup).into_iter().chain(of_subnet).collect();
+    Some(Attachment { private_address, public_address, network })
+}
+
+/// Whether the security groups in front of the interface with this lower-case id, its own and its subnet's, let TCP in
+/// from that address to that port.
+pub(super) fn lets_in(world: &World, interface: &str, from: IpAddr, port: u16) -> bool {
+    let store = &world.azure.store;
+    let Some(record) = store.get(interface) else { return false };
+    let is_group = |target: &&String| Kind::of(target) == Some(Kind::SecurityGroup);
+    let own = record.references.iter().map(|(_, target)| target).filter(is_group);
+    let subnet = record.hidden.private_addresses.first().map(|(subnet, ..)| subnet.as_str()).unwrap_or_default();
+    let network = store.get(subnet.split("/subnets/").next().unwrap_or_default());
+    let of_network = network.into_iter().flat_map(|network| &network.references);
+    let of_subnet = of_network.filter(|(from, _)| from.to_lowercase() == subnet).map(|(_, target)| target);
+    let mut groups = own.chain(of_subnet.filter(is_group)).peekable();
     // A Standard public address is closed until a security group opens it (Azure documentation).
-    let ssh_allowed = !groups.is_empty() && groups.into_iter().all(|group| network::lets_ssh_in(world, group));
-    Some(Attachment { private_address, public_address, network, ssh_allowed })
+    groups.peek().is_some() && groups.all(|group| network::lets_in(world, group, from, port))
 }

@@ -13,13 +13,13 @@ pub(super) enum Intent {
 }
 
 /// The path of the request without `/providers/Microsoft.Authorization/locks...`, lower-case.
-fn scope(call: &Call, parts_after: usize) -> String {
+pub(super) fn scope(call: &Call, parts_after: usize) -> String {
     let scope = &call.lower[..call.lower.len() - parts_after];
     format!("/{}", scope.join("/"))
 }
 
 /// Whether `inner` is `outer` or inside it.
-fn inside(inner: &str, outer: &str) -> bool {
+pub(super) fn inside(inner: &str, outer: &str) -> bool {
     inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
@@ -73,7 +73,7 @@ pub(super) fn one(world: &mut World, call: &Call) -> Answer {
     }
 }
 
-fn check_scope(world: &World, scope: &str) -> Result<(), Refusal> {
+pub(super) fn check_scope(world: &World, scope: &str) -> Result<(), Refusal> {
     let parts: Vec<&str> = scope.split('/').filter(|part| !part.is_empty()).collect();
     match parts.as_slice() {
         ["subscriptions", _] => Ok(()),

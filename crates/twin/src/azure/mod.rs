@@ -10,10 +10,10 @@
 //! - [`login`], [`admit`]: who may ask, and how often
 //! - [`route`]: which path belongs to whom
 //! - [`store`], [`operation`]: what exists, and what is under way
-//! - [`subscription`], [`groups`], [`locks`], [`tags`], [`listing`], [`activity`]: the resource manager's own resources
+//! - [`subscription`], [`groups`], [`locks`], [`policy`], [`tags`], [`listing`], [`activity`]: the resource manager's own resources
 //! - [`deployment`], [`template`]: deployments of templates
 //! - [`resource`]: what all typed resources have in common; [`network`], [`interface`], [`compute`], [`power`], [`disk`]
-//! - [`catalogue`], [`quota`]: sizes, images, regions and limits
+//! - [`catalogue`], [`gallery`], [`quota`]: sizes, images, regions and limits
 
 mod activity;
 mod admit;
@@ -22,6 +22,7 @@ mod catalogue;
 mod compute;
 mod deployment;
 mod disk;
+mod gallery;
 mod groups;
 mod interface;
 mod listing;
@@ -29,6 +30,7 @@ mod locks;
 mod login;
 mod network;
 mod operation;
+mod policy;
 mod power;
 mod quota;
 mod resource;
@@ -43,7 +45,7 @@ mod validate;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::Duration,
 };
@@ -94,6 +96,10 @@ pub struct Azure {
     store: store::Store,
     groups: BTreeMap<String, groups::Group>,
     locks: BTreeMap<String, Value>,
+    /// Galleries, their images and the versions of those, by lower-case id.
+    galleries: BTreeMap<String, Value>,
+    /// Assignments of policies by lower-case id.
+    policies: BTreeMap<String, Value>,
     deployments: BTreeMap<String, deployment::Deployment>,
     operations: BTreeMap<String, operation::Operation>,
     /// Access tokens and when they expire.
@@ -110,7 +116,9 @@ impl Azure {
     /// An empty subscription.
     pub fn new(options: &Options) -> Self {
         let authority = Authority::new("Twin of Azure");
-        let names = ["management.azure.com", "login.microsoftonline.com", "localhost", "127.0.0.1"].map(String::from);
+        let names = ["management.azure.com", "login.microsoftonline.com", "localhost", "127.0.0.1"];
+        // One certificate for every server of the world: who asks trusts one authority.
+        let names: Vec<String> = names.into_iter().chain(crate::internet::HOSTS).map(String::from).collect();
         let identity = authority.server(&names);
         let first = options.loopback.map_or(Ipv4Addr::new(20, 40, 0, 1), |network| Ipv4Addr::new(127, network, 0, 1));
         Self {
@@ -121,6 +129,8 @@ impl Azure {
             store: store::Store::default(),
             groups: BTreeMap::new(),
             locks: BTreeMap::new(),
+            galleries: BTreeMap::new(),
+            policies: BTreeMap::new(),
             deployments: BTreeMap::new(),
             operations: BTreeMap::new(),
             tokens: BTreeMap::new(),
@@ -216,6 +226,36 @@ fn handle(world: &mut World, service: Service, call: &call::Call) -> call::Reply
     let now = world.now;
     world.ledger.request(now, actor, call.method.as_str(), call.path.clone(), u32::from(reply.status), node);
     reply
+}
+
+/// Publishes an image of somebody's own: `definition` is the id of `.../galleries/GALLERY/images/IMAGE`.
+pub fn publish_image(world: &mut World, definition: &str, version: &str, architecture: &str, region: &str) {
+    gallery::publish(world, definition, version, architecture, region);
+}
+
+/// What exists in resource groups, each with everything that is known of it.
+pub fn bodies(world: &World) -> Vec<Value> {
+    world.azure.store.under("").map(|(_, record)| record.body.clone()).collect()
+}
+
+/// Azure calls a resource failed, whatever it does.
+pub(crate) fn call_failed(world: &mut World, id: &str) {
+    resource::set_state(world, &id.to_lowercase(), "Failed");
+}
+
+/// The memory of a machine of that size; of one that nobody sells, that of a small one.
+pub(crate) fn memory_gigabytes(size: &str) -> u64 {
+    catalogue::SIZES.iter().find(|known| known.name.eq_ignore_ascii_case(size)).map_or(4, |size| size.memory_gigabytes)
+}
+
+/// Whether the security groups in front of a machine let TCP in, from that address to that port. In front of a host that
+/// is no machine of Azure's there are none.
+pub(crate) fn lets_in(world: &World, vm_id: &str, from: IpAddr, port: u16) -> bool {
+    let Some(record) = world.azure.store.get(&vm_id.to_lowercase()) else { return true };
+    let interface = record.references.iter().map(|(_, target)| target);
+    let mut interfaces =
+        interface.filter(|target| resource::Kind::of(target) == Some(resource::Kind::NetworkInterface));
+    interfaces.next().is_some_and(|interface| interface::lets_in(world, interface, from, port))
 }
 
 /// What exists now: resource groups and everything in them, as objects with `id`, `type`, `name` and `tags`.

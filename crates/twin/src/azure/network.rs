@@ -1,9 +1,9 @@
 //! Network security groups and virtual networks, with their rules and subnets.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use http::Method;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use serde_json::{Value, json};
 
 use super::{
@@ -274,35 +274,37 @@ fn deleted(reply: Reply) -> Reply {
     Reply { headers: reply.headers, ..Reply::empty(202) }.headers(location)
 }
 
-/// Whether a security group lets TCP port 22 in from somewhere: the rule with the lowest number decides.
-pub(super) fn lets_ssh_in(world: &World, security_group: &str) -> bool {
+/// Whether a security group lets TCP in, from that address to that port: of the rules that cover it, the one with the
+/// lowest number decides (Azure documentation).
+pub(super) fn lets_in(world: &World, security_group: &str, from: IpAddr, port: u16) -> bool {
     let Some(record) = world.azure.store.get(security_group) else { return false };
-    let mut rules: Vec<&Value> =
-        items(&record.body, "securityRules").iter().filter(|rule| covers_ssh(&rule["properties"])).collect();
-    rules.sort_by_key(|rule| rule["properties"]["priority"].as_i64());
-    for rule in rules {
-        let access = rule["properties"]["access"].as_str().unwrap_or_default();
-        let source = rule["properties"]["sourceAddressPrefix"].as_str().unwrap_or_default();
-        if access.eq_ignore_ascii_case("allow") {
-            return true;
-        }
-        if ["*", "0.0.0.0/0", "internet"].contains(&source.to_lowercase().as_str()) {
-            return false;
-        }
-    }
-    false
+    let rules = ["securityRules", "defaultSecurityRules"].into_iter().flat_map(|field| items(&record.body, field));
+    let covering = rules.map(|rule| &rule["properties"]).filter(|rule| covers(rule, from, port));
+    let decides = covering.min_by_key(|rule| rule["priority"].as_i64());
+    decides.is_some_and(|rule| rule["access"].as_str().is_some_and(|access| access.eq_ignore_ascii_case("allow")))
 }
 
-fn covers_ssh(rule: &Value) -> bool {
-    let is = |field: &str, allowed: [&str; 2]| {
+fn covers(rule: &Value, from: IpAddr, port: u16) -> bool {
+    let is = |field: &str, allowed: &[&str]| {
         rule[field].as_str().is_some_and(|value| allowed.contains(&value.to_lowercase().as_str()))
     };
-    let ranges = rule["destinationPortRanges"].as_array().into_iter().flatten();
-    let mut ranges = ranges.chain(std::iter::once(&rule["destinationPortRange"])).filter_map(Value::as_str);
-    let covers = |range: &str| {
-        let (from, to) = range.split_once('-').unwrap_or((range, range));
-        range == "*"
-            || matches!((from.parse::<u16>(), to.parse::<u16>()), (Ok(from), Ok(to)) if (from..=to).contains(&22))
+    // One value, or a list of them.
+    let any = |one: &str, many: &str, fits: &dyn Fn(&str) -> bool| {
+        let many = rule[many].as_array().into_iter().flatten();
+        many.chain(std::iter::once(&rule[one])).filter_map(Value::as_str).any(fits)
     };
-    is("direction", ["inbound", "inbound"]) && is("protocol", ["tcp", "*"]) && ranges.any(covers)
+    let has_port = |range: &str| {
+        let (low, high) = range.split_once('-').unwrap_or((range, range));
+        range == "*" || matches!((low.parse(), high.parse()), (Ok(low), Ok(high)) if (low..=high).contains(&port))
+    };
+    // Whoever comes from outside is of no virtual network, and no load balancer.
+    let has_address = |prefix: &str| {
+        ["*", "internet"].contains(&prefix.to_lowercase().as_str())
+            || prefix.parse::<IpNet>().is_ok_and(|range| range.contains(&from))
+            || prefix.parse::<IpAddr>().is_ok_and(|address| address == from)
+    };
+    is("direction", &["inbound"])
+        && is("protocol", &["tcp", "*"])
+        && any("destinationPortRange", "destinationPortRanges", &has_port)
+        && any("sourceAddressPrefix", "sourceAddressPrefixes", &has_address)
 }

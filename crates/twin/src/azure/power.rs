@@ -80,7 +80,12 @@ pub(super) fn act(world: &mut World, call: &Call, target: &Target, action: &str)
     let headers = operation::headers(world, call, "Microsoft.Compute", &location, &operation, true);
     let duration = world.latency(latency, &target.name);
     if world.faults.strikes(FaultKind::OperationFailure, &target.name) {
-        world.after(duration, move |world| operation::end(world, &operation, Err(resource::internal_error())));
+        // The machine stays as it was, and is called failed (Azure documentation: `AllocationFailed` when starting).
+        let key = target.key.clone();
+        world.after(duration, move |world| {
+            resource::set_state(world, &key, "Failed");
+            operation::end(world, &operation, Err(resource::internal_error()));
+        });
     } else if facts.power == after && action != "restart" {
         // It is there already.
         world.after(Duration::from_secs(1), move |world| operation::end(world, &operation, Ok(())));
@@ -119,6 +124,8 @@ fn switch(
         let moved = set_power_state(world, &key, during, after);
         if moved {
             world.ledger.change(world.now, "world", after, id);
+            // What has failed before is forgotten with the next operation that succeeds (guess).
+            resource::set_state(world, &key, "Succeeded");
         }
         operation::end(world, &operation, if moved { Ok(()) } else { Err(operation::preempted()) });
     });

@@ -9,6 +9,7 @@ use super::{
     call::{Answer, Call, Refusal, Reply},
     compute, disk, groups, interface, listing, locks, network,
     operation::{self, Purpose},
+    policy,
     store::{Hidden, Parts},
     validate,
 };
@@ -127,12 +128,17 @@ impl Target {
         Refusal::new(404, "ResourceNotFound", text)
     }
 
+    /// `Microsoft.Compute/disks`.
+    pub(super) fn type_name(&self) -> String {
+        format!("{}/{}", self.kind.provider(), self.kind.name())
+    }
+
     /// The fields that every body starts with: what was asked for, and what it is called.
     pub(super) fn body(&self, request: &Value, location: &str) -> Value {
         let mut body = request.clone();
         body["id"] = json!(self.id);
         body["name"] = json!(self.name);
-        body["type"] = json!(format!("{}/{}", self.kind.provider(), self.kind.name()));
+        body["type"] = json!(self.type_name());
         body["location"] = json!(location);
         if !body["properties"].is_object() {
             body["properties"] = json!({});
@@ -158,6 +164,7 @@ pub(super) fn put(world: &mut World, call: &Call, target: &Target, request: Valu
     validate::name(target)?;
     validate::tags(&request)?;
     let location = validate::location(&request)?;
+    policy::check(world, &target.key, &target.type_name(), &target.name, &request)?;
     check_conditions(world, call, target)?;
     if let Some(record) = world.azure.store.get(&target.key) {
         if record.location() != location {
@@ -309,9 +316,13 @@ pub(super) fn set_state(world: &mut World, key: &str, state: &'static str) {
 pub(super) fn patch(world: &mut World, call: &Call, target: &Target) -> Answer {
     groups::writable(world, &target.group)?;
     locks::check(world, &target.key, locks::Intent::Write)?;
-    world.azure.store.get(&target.key).ok_or_else(|| target.missing())?;
+    let record = world.azure.store.get(&target.key).ok_or_else(|| target.missing())?;
     let request = call.json()?;
     validate::tags(&request)?;
+    if request.get("tags").is_some() {
+        let wanted = json!({"tags": request["tags"], "location": record.location()});
+        policy::check(world, &target.key, &target.type_name(), &target.name, &wanted)?;
+    }
     let interfaces = request.pointer("/properties/networkProfile/networkInterfaces").cloned();
     let other = |name: &str| name != "tags" && !(name == "properties" && interfaces.is_some());
     if request.as_object().is_some_and(|fields| fields.keys().any(|field| other(field))) {
@@ -370,7 +381,9 @@ fn check_unused(world: &World, target: &Target) -> Result<(), Refusal> {
             subnets.and_then(Value::as_array).into_iter().flatten().filter_map(|subnet| subnet["name"].as_str());
         return names.into_iter().try_for_each(|name| network::check_subnet_unused(world, &target.key, name));
     }
-    let Some(user) = store.referrers(&target.key).next() else { return Ok(()) };
+    let Some(user) = store.referrers(&target.key).next() else {
+        return interface::check_reservation(world, &target.key, None);
+    };
     Err(match target.kind {
         Kind::NetworkInterface => Refusal::new(
             400,

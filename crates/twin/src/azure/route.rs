@@ -7,7 +7,7 @@ use http::Method;
 use super::{
     SUBSCRIPTION, activity,
     call::{Answer, Call, Refusal},
-    catalogue, deployment, disk, groups, listing, locks, network, operation, power, quota,
+    catalogue, deployment, disk, gallery, groups, listing, locks, network, operation, policy, power, quota,
     resource::{self, Kind, Target},
     subscription, tags,
 };
@@ -25,6 +25,12 @@ pub(super) fn route(world: &mut World, call: &Call) -> Answer {
         }
         ["subscriptions", _, .., "providers", "microsoft.authorization", "locks"] => locks::list(world, call),
         ["subscriptions", _, .., "providers", "microsoft.authorization", "locks", _] => locks::one(world, call),
+        ["subscriptions", _, .., "providers", "microsoft.authorization", "policyassignments"] => {
+            policy::list(world, call)
+        }
+        ["subscriptions", _, .., "providers", "microsoft.authorization", "policyassignments", _] => {
+            policy::one(world, call)
+        }
         ["subscriptions", _, .., "providers", "microsoft.resources", "tags", "default"] => tags::at_scope(world, call),
         ["subscriptions", _, "resourcegroups", _, rest @ ..] => in_group(world, call, rest),
         ["subscriptions", _, rest @ ..] => in_subscription(world, call, rest),
@@ -94,6 +100,7 @@ fn in_group(world: &mut World, call: &Call, rest: &[&str]) -> Answer {
             groups::exists(world, group)?;
             return Ok(listing::page(call, std::iter::empty::<&str>(), Cow::from));
         }
+        ["providers", "microsoft.compute", "galleries", ..] => return gallery::answer(world, call, group),
         ["providers", provider, kind] => (provider, kind, None, &[][..]),
         ["providers", provider, kind, _, rest @ ..] => (provider, kind, Some(call.segments[7].as_str()), rest),
         _ => return Err(nothing_here(call)),

@@ -32,6 +32,8 @@ pub(super) struct Hidden {
     pub(super) public_address: Option<Ipv4Addr>,
     /// Private addresses in use: lower-case subnet id, address, id of the IP configuration.
     pub(super) private_addresses: Vec<(String, Ipv4Addr, String)>,
+    /// The machine for which an interface is kept though it does not exist, and until when.
+    pub(super) reserved: Option<(String, Duration)>,
     /// The operation that deletes it.
     pub(super) deletion: Option<String>,
     pub(super) machine: Option<MachineFacts>,

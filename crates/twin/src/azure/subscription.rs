@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     SUBSCRIPTION, TENANT,
     call::{Answer, Call, Refusal, Reply},
-    catalogue::REGIONS,
+    catalogue::{self, REGIONS},
     resource::Kind,
 };
 use crate::World;
@@ -83,12 +83,15 @@ pub(super) fn locations() -> Answer {
                 .iter()
                 .map(|(logical, physical)| json!({"logicalZone": logical, "physicalZone": format!("{name}-az{physical}")}))
                 .collect();
-            json!({
+            let mut location = json!({
                 "id": format!("/subscriptions/{SUBSCRIPTION}/locations/{name}"), "name": name, "type": "Region",
                 "displayName": display, "regionalDisplayName": display,
                 "metadata": {"regionType": "Physical", "regionCategory": "Recommended", "pairedRegion": []},
-                "availabilityZoneMappings": zones,
-            })
+            });
+            if catalogue::has_zones(name) {
+                location["availabilityZoneMappings"] = json!(zones);
+            }
+            location
         })
         .collect();
     Ok(Reply::new(200, &json!({"value": locations})))

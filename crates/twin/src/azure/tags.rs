@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{
     SUBSCRIPTION,
     call::{Answer, Call, Refusal, Reply},
-    groups, locks, resource, validate,
+    groups, locks, policy, resource, validate,
 };
 use crate::World;
 
@@ -26,7 +26,10 @@ pub(super) fn at_scope(world: &mut World, call: &Call) -> Answer {
     };
     groups::writable(world, &scope[3])?;
     locks::check(world, &key, locks::Intent::Write)?;
-    validate::tags(&json!({"tags": tags}))?;
+    let wanted = json!({"tags": tags});
+    validate::tags(&wanted)?;
+    let kind = if scope.len() == 4 { policy::GROUP.to_owned() } else { scope[5..scope.len() - 1].join("/") };
+    policy::check(world, &key, &kind, &scope[scope.len() - 1], &wanted)?;
     if scope.len() == 4 {
         groups::set_tags(world, &scope[3], Value::Object(tags.clone()));
     } else {

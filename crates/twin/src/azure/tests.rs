@@ -289,6 +289,28 @@ async fn a_machine_is_made_and_takes_its_parts_with_it() {
     assert_eq!(client.delete(&machine("a")).status, 204);
 }
 
+/// Nobody else gets the interface of a machine that could not be made, for a while.
+#[tokio::test(start_paused = true)]
+async fn an_interface_is_kept_for_a_machine_that_could_not_be_made() {
+    let client = Client::new(Options::default());
+    client.lay_out(&["a"]).await;
+    let quota = Fault { name: FaultKind::Quota, target: None, times: None };
+    client.twin.with(|world| world.faults.active = vec![quota]);
+    let mut large = virtual_machine("a", "1");
+    large["properties"]["hardwareProfile"]["vmSize"] = json!("Standard_D16s_v5");
+    assert_eq!(client.put(&machine("a"), large).code(), "OperationNotAllowed");
+    client.twin.with(|world| world.faults.active.clear());
+    let card = network("networkInterfaces/a-nic");
+    let mut other = virtual_machine("b", "1");
+    other["properties"]["networkProfile"] = virtual_machine("a", "1")["properties"]["networkProfile"].clone();
+    assert_eq!(client.put(&machine("b"), other).code(), "NicReservedForAnotherVm");
+    assert_eq!(client.delete(&card).code(), "NicReservedForAnotherVm");
+    client.twin.sleep(Duration::from_secs(179)).await;
+    assert_eq!(client.delete(&card).code(), "NicReservedForAnotherVm");
+    client.twin.sleep(Duration::from_secs(1)).await;
+    assert_eq!(client.delete(&card).status, 202);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_ledger_names_the_machine() {
     let client = Client::new(Options::default());
@@ -577,4 +599,40 @@ async fn it_answers_over_tls() {
     let body: Value = serde_json::from_slice(&body).expect("JSON");
     assert_eq!(body["authentication"]["loginEndpoint"], "https://login.microsoftonline.com");
     assert!(began.elapsed() > Duration::from_millis(10), "an answer takes time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn security_rules_decide_by_address_and_port_and_the_lowest_number_wins() {
+    let rule = |priority: u32, access: &str, sources: &Value, ports: &str| {
+        json!({"name": format!("rule-{priority}"), "properties": {
+            "priority": priority, "direction": "Inbound", "access": access, "protocol": "Tcp", "sourcePortRange": "*",
+            "sourceAddressPrefixes": sources, "destinationAddressPrefix": "*", "destinationPortRange": ports}})
+    };
+    let office = json!(["198.51.100.0/24", "203.0.113.7/32"]);
+    for (rules, open_to) in [
+        (vec![], &[][..]),
+        (vec![rule(200, "Allow", &office, "22")], &["198.51.100.9", "203.0.113.7"]),
+        (vec![rule(200, "Allow", &office, "20-30")], &["198.51.100.9", "203.0.113.7"]),
+        (vec![rule(200, "Allow", &office, "443")], &[]),
+        (
+            vec![rule(200, "Allow", &json!(["*"]), "22"), rule(100, "Deny", &json!(["198.51.100.9"]), "*")],
+            &["203.0.113.7", "192.0.2.1"],
+        ),
+        (vec![rule(200, "Allow", &json!(["VirtualNetwork"]), "22")], &[]),
+        (vec![rule(200, "Allow", &json!(["Internet"]), "22")], &["198.51.100.9", "203.0.113.7", "192.0.2.1"]),
+    ] {
+        let world = Client::new(Options::default());
+        world.lay_out(&["a"]).await;
+        let group = json!({"location": "westus2", "properties": {"securityRules": rules}});
+        world.succeed(&network("networkSecurityGroups/nsg"), group).await;
+        world.succeed(&machine("a"), virtual_machine("a", "1")).await;
+        let path = format!("/subscriptions/{SUBSCRIPTION}{}", machine("a"));
+        let clients = ["198.51.100.9", "203.0.113.7", "192.0.2.1"];
+        let is_let_in = |client: &&&str| {
+            let client = client.parse().expect("an address");
+            world.twin.with(|world| super::lets_in(world, &path, client, 22))
+        };
+        let open: Vec<&str> = clients.iter().filter(is_let_in).copied().collect();
+        assert_eq!(open, open_to, "{rules:?}");
+    }
 }

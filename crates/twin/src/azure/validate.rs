@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     call::Refusal,
-    catalogue::REGIONS,
+    catalogue::{REGIONS, has_zones},
     resource::{Kind, Target},
 };
 use crate::World;
@@ -94,10 +94,17 @@ pub(super) fn missing_reference(from: &str, id: &str) -> Refusal {
     Refusal::new(400, "InvalidResourceReference", text)
 }
 
-/// Zones must be among those of the region.
+/// Zones must be among those of the region (Azure documentation: `InvalidAvailabilityZone`).
 pub(super) fn zones(request: &Value, location: &str) -> Result<Vec<String>, Refusal> {
     let zones = request["zones"].as_array().map(Vec::as_slice).unwrap_or_default();
     let zones: Vec<String> = zones.iter().filter_map(|zone| zone.as_str().map(String::from)).collect();
+    if !zones.is_empty() && !has_zones(location) {
+        let text = format!(
+            "The zone(s) '{}' is not supported. The supported zones for location '{location}' are ''.",
+            zones.join(",")
+        );
+        return Err(Refusal::new(400, "InvalidAvailabilityZone", text));
+    }
     match zones.iter().find(|zone| !["1", "2", "3"].contains(&zone.as_str())) {
         None => Ok(zones),
         Some(zone) => {

@@ -49,6 +49,8 @@ pub(super) struct Cluster {
     pub(super) pod_starts: BTreeMap<ObjectKey, Duration>,
     /// Deployments that need nothing for as long as these objects are the ones that there are.
     pub(super) settled: BTreeMap<ObjectKey, Vec<Arc<Value>>>,
+    /// The static pods of the nodes' kubelets.
+    pub(super) static_pods: BTreeMap<String, Vec<String>>,
     /// The Helm releases that k0s has installed, by their Chart.
     pub(super) installations: BTreeMap<ObjectKey, Installation>,
     /// Alive while the kcm chart is installed.
@@ -112,6 +114,7 @@ impl Cluster {
             pending: BTreeSet::new(),
             pod_starts: BTreeMap::new(),
             settled: BTreeMap::new(),
+            static_pods: BTreeMap::new(),
             installations: BTreeMap::new(),
             kcm: None,
             random,

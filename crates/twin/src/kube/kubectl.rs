@@ -248,7 +248,9 @@ fn drain(world: &mut World, cluster: ClusterId, node: &str) -> Result<String, St
     let mut output = cordon(world, cluster, node, true)?;
     let path = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}");
     let pods = accepted(&ask(world, cluster, "GET", &path, "", &Value::Null))?;
-    for pod in list(&pods, "/items") {
+    // What mirrors a static pod is passed over (kubectl source, `drain`).
+    let is_mirror = |pod: &&Value| pod.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some();
+    for pod in list(&pods, "/items").iter().filter(|pod| !is_mirror(pod)) {
         let (space, pod_name) = (namespace(pod), name(pod));
         let path = format!("/api/v1/namespaces/{space}/pods/{pod_name}/eviction");
         let eviction = json!({

@@ -74,6 +74,8 @@ pub struct NodeSpec {
     pub taints: Vec<(String, String, String)>,
     /// `amd64` or `arm64`.
     pub architecture: String,
+    /// The static pods that the kubelet runs by itself, and mirrors in `kube-system`.
+    pub static_pods: Vec<String>,
 }
 
 /// Makes an empty cluster, with its namespaces, CRDs and controllers.

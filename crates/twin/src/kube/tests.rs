@@ -16,6 +16,7 @@ use crate::{Fault, FaultKind, Options, Twin};
 
 const CHARTS: &str = "/apis/helm.k0sproject.io/v1beta1/namespaces/kube-system/charts";
 const MANAGEMENT: &str = "/apis/k0rdent.mirantis.com/v1beta1/managements/kcm";
+const RELEASES: &str = "/apis/helm.toolkit.fluxcd.io/v2/namespaces/kcm-system/helmreleases";
 const DEPLOYMENTS: &str = "/apis/k0rdent.mirantis.com/v1beta1/namespaces/kcm-system/clusterdeployments";
 
 /// A world with one cluster.
@@ -53,6 +54,7 @@ impl Fixture {
             labels: BTreeMap::from([("node-role.kubernetes.io/control-plane".into(), "true".into())]),
             taints: Vec::new(),
             architecture: "amd64".into(),
+            static_pods: vec!["nllb".into()],
         };
         self.twin.with(|world| {
             register_node(world, self.id, node);
@@ -291,6 +293,23 @@ async fn nodes_are_shown_as_kubectl_shows_them() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_static_pod_is_mirrored_again_until_its_node_is_gone() {
+    let fixture = Fixture::with_node();
+    fixture.pass(1).await;
+    let path = "/api/v1/namespaces/kube-system/pods/nllb-worker-1";
+    let (status, mirror) = fixture.get(path);
+    assert_eq!((status, &mirror["status"]["phase"]), (200, &json!("Running")), "{mirror}");
+    assert_eq!(fixture.send("DELETE", path, "application/json", "application/json", &Value::Null).code, 200);
+    fixture.pass(1).await;
+    let (status, again) = fixture.get(path);
+    assert!(status == 200 && again["metadata"]["uid"] != mirror["metadata"]["uid"], "{again}");
+    assert_eq!(fixture.kubectl("drain worker-1").1, "node/worker-1 cordoned\nnode/worker-1 drained\n");
+    assert_eq!(fixture.kubectl("delete node worker-1").0, 0);
+    fixture.pass(1).await;
+    assert_eq!(fixture.get(path).0, 404);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_chart_waits_for_a_node_and_brings_kcm_which_becomes_ready_in_minutes() {
     let fixture = Fixture::new();
     fixture.node("worker-1", false);
@@ -343,7 +362,9 @@ async fn faults_keep_the_management_from_being_ready_until_they_are_lifted() {
     fixture.pass(900).await;
     let (_, failing) = fixture.get(MANAGEMENT);
     let azure = &failing["status"]["components"]["cluster-api-provider-azure"];
-    assert!(azure["error"].as_str().is_some_and(|error| error.starts_with("Helm install failed")), "{azure}");
+    assert!(azure["error"].as_str().is_some_and(|error| error.contains("Helm install failed")), "{azure}");
+    let (_, release) = fixture.get(&format!("{RELEASES}/cluster-api-provider-azure"));
+    assert_eq!(said(&release, "Stalled").1, "RetriesExceeded");
     assert_eq!(failing["status"]["conditions"][0]["message"], "Components not ready: [cluster-api-provider-azure]");
     fixture.fault(Some(FaultKind::ManagementNotReady), None);
     fixture.pass(20).await;
@@ -357,6 +378,105 @@ async fn faults_keep_the_management_from_being_ready_until_they_are_lifted() {
     fixture.pass(20).await;
     let (_, healed) = fixture.get(MANAGEMENT);
     assert_eq!((&healed["spec"]["release"], &healed["status"]["release"]), (&json!("kcm-1-1-1"), &json!("kcm-1-1-1")));
+}
+
+/// The status of a condition of a HelmRelease, with its reason and its message.
+fn said(release: &Value, kind: &str) -> (String, String, String) {
+    let conditions = release["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let condition = conditions.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default();
+    let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
+    (text("status"), text("reason"), text("message"))
+}
+
+/// What asks Flux to begin again.
+fn request(requested: &str, reset: &str) -> Value {
+    let annotations = json!({"reconcile.fluxcd.io/requestedAt": requested, "reconcile.fluxcd.io/resetAt": reset});
+    json!({"metadata": {"annotations": annotations}})
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_component_has_a_release_that_says_how_far_it_has_come() {
+    let fixture = Fixture::with_node();
+    fixture.post(CHARTS, &chart(""));
+    while fixture.get(RELEASES).1["items"].as_array().is_none_or(Vec::is_empty) {
+        fixture.pass(1).await;
+    }
+    let (_, capi) = fixture.get(&format!("{RELEASES}/capi"));
+    assert_eq!(said(&capi, "Reconciling").1, "Progressing", "{capi}");
+    let (_, azure) = fixture.get(&format!("{RELEASES}/cluster-api-provider-azure"));
+    assert_eq!(said(&azure, "Ready").2, "dependency 'kcm-system/capi' is not ready");
+    fixture.pass(900).await;
+    let (_, all) = fixture.get(RELEASES);
+    let all = all["items"].as_array().cloned().unwrap_or_default();
+    assert_eq!(all.len(), 13);
+    for release in &all {
+        let conditions = release["status"]["conditions"].as_array().map_or(0, Vec::len);
+        let (status, reason, _) = said(release, "Ready");
+        assert_eq!((status.as_str(), reason.as_str(), conditions), ("True", "InstallSucceeded", 2), "{release}");
+    }
+    // Somebody deletes one: it is installed anew.
+    fixture.delete(&format!("{RELEASES}/projectsveltos"));
+    fixture.pass(30).await;
+    assert_eq!(fixture.ready().0, "False");
+    fixture.pass(900).await;
+    assert_eq!(fixture.ready().0, "True");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_whose_webhook_is_late_is_given_up_until_flux_is_asked_to_begin_again() {
+    let fixture = Fixture::with_node();
+    let late = Fault { name: FaultKind::LateWebhook, target: Some("capi".into()), times: Some(2) };
+    fixture.twin.with(|world| world.faults.active = vec![late]);
+    fixture.post(CHARTS, &chart(""));
+    fixture.pass(900).await;
+    let path = format!("{RELEASES}/capi");
+    let given_up = |attempts: &str| {
+        let (_, release) = fixture.get(&path);
+        assert_eq!(said(&release, "Stalled").1, "RetriesExceeded", "{release}");
+        assert_eq!(said(&release, "Stalled").2, attempts);
+        assert_eq!(said(&release, "Released").1, "InstallFailed");
+        assert_eq!(said(&release, "Remediated").1, "UninstallSucceeded");
+        assert!(said(&release, "Ready").2.contains("failed calling webhook \"vcoreprovider.kb.io\""), "{release}");
+    };
+    given_up("Failed to install after 4 attempt(s)");
+    let (_, management) = fixture.get(MANAGEMENT);
+    let error = management["status"]["components"]["capi"]["error"].as_str().unwrap_or_default();
+    let expected = "HelmRelease kcm-system/capi is not yet ready: Helm install failed for release kcm-system/capi with chart cluster-api@1.1.15: 1 error occurred:";
+    assert!(error.starts_with(expected) && error.ends_with("i/o timeout"), "{error}");
+    // Two different values are no request to forget the failures.
+    assert_eq!(fixture.merge(&path, &request("1", "2")).0, 200);
+    fixture.pass(600).await;
+    given_up("Failed to install after 4 attempt(s)");
+    assert_eq!(fixture.get(&path).1["status"]["lastHandledReconcileAt"], "1");
+    // Once more it is tried four times, and not because the same is said twice.
+    fixture.merge(&path, &request("3", "3"));
+    fixture.pass(5).await;
+    assert_eq!(said(&fixture.get(&path).1, "Stalled").0, "");
+    fixture.pass(600).await;
+    given_up("Failed to install after 4 attempt(s)");
+    fixture.merge(&path, &request("3", "3"));
+    fixture.pass(600).await;
+    given_up("Failed to install after 4 attempt(s)");
+    // The fault has struck twice; the next request succeeds, and what waited goes on.
+    fixture.merge(&path, &request("4", "4"));
+    fixture.pass(60).await;
+    assert_eq!(said(&fixture.get(&path).1, "Ready").0, "True");
+    assert_eq!(fixture.ready().0, "False");
+    fixture.pass(600).await;
+    assert_eq!(fixture.ready().0, "True");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_was_given_up_is_installed_when_it_is_deleted() {
+    let fixture = Fixture::with_node();
+    let late = Fault { name: FaultKind::LateWebhook, target: Some("capi".into()), times: Some(1) };
+    fixture.twin.with(|world| world.faults.active = vec![late]);
+    fixture.post(CHARTS, &chart(""));
+    fixture.pass(1800).await;
+    assert_eq!(fixture.ready().0, "False");
+    fixture.delete(&format!("{RELEASES}/capi"));
+    fixture.pass(900).await;
+    assert_eq!(fixture.ready().0, "True");
 }
 
 #[tokio::test(start_paused = true)]
@@ -373,8 +493,12 @@ async fn kcm_is_taken_down_in_order() {
     fixture.pass(65).await;
     assert_eq!(fixture.get(&format!("{DEPLOYMENTS}/child")).0, 404);
     fixture.delete(MANAGEMENT);
+    fixture.pass(1).await;
+    let (_, leaving) = fixture.get(&format!("{RELEASES}/kcm"));
+    assert!(leaving["spec"]["suspend"] == true && leaving["metadata"].get("deletionTimestamp").is_some(), "{leaving}");
     fixture.pass(300).await;
     assert_eq!(fixture.get(MANAGEMENT).0, 404);
+    assert_eq!(fixture.get(RELEASES).1["items"], json!([]));
     fixture.delete(&format!("{CHARTS}/kcm"));
     fixture.pass(60).await;
     assert_eq!(fixture.get(&format!("{CHARTS}/kcm")).0, 404);

@@ -38,6 +38,7 @@ pub(super) fn insert(world: &mut World, spec: MachineSpec) -> String {
     let root = User { groups: BTreeSet::new(), sudo: true, home: "/root".into() };
     let machine = Machine {
         stage: Stage::Off,
+        booted_at: world.now,
         epoch: watch::Sender::new(0),
         outcome: None,
         changed: Default::default(),
@@ -103,7 +104,9 @@ fn power_on(world: &mut World, key: &str) {
 
 /// sshd listens; cloud-init goes on in the background.
 pub(super) fn booted(world: &mut World, key: &str) {
+    let now = world.now;
     let Some(machine) = world.machines.get_mut(key) else { return };
+    machine.booted_at = now;
     machine.stage = Stage::Running;
     machine.outcome = Some(Ok(()));
     machine.changed.notify_waiters();

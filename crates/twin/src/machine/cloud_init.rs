@@ -16,6 +16,12 @@ const DATA_SOURCE: &str = "DataSourceAzure [seed=/dev/sr0]";
 /// How a failing script of `runcmd` is reported (cloud-init source, `subp.runparts`).
 const RUNPARTS_FAILED: &str = "('scripts_user', RuntimeError('Runparts: 1 failures (runcmd) in 1 attempted commands'))";
 
+/// How packages that cannot be downloaded are reported (guess, after cloud-init source: the module raises apt's exit code).
+const PACKAGES_CLOSED: &str = "('package_update_upgrade_install', ProcessExecutionError('Exit code: 100'))";
+/// How a lock of apt that others keep is reported, and how long cloud-init waits for it (cloud-init source).
+const PACKAGES_FAILED: &str = "('package_update_upgrade_install', TimeoutError('Could not get APT lock'))";
+const LOCK_WAIT: Duration = Duration::from_secs(30);
+
 /// What cloud-init was asked to do, and how far it is.
 pub(super) struct CloudInit {
     configuration: CloudConfig,
@@ -112,9 +118,20 @@ pub(super) fn complete(world: &mut World, key: &str) {
 
 /// Packages, late files and commands.
 fn finish(world: &mut World, key: &str) {
-    let Some(machine) = world.machines.get_mut(key).filter(|machine| !machine.cloud_init.done) else { return };
+    let Some(machine) = world.machines.get(key).filter(|machine| !machine.cloud_init.done) else { return };
+    let wants_packages = !machine.cloud_init.configuration.list("packages").is_empty();
+    let name = machine.name().to_owned();
+    let is_locked = wants_packages && world.faults.strikes(FaultKind::AptLock, &name);
+    let is_closed = wants_packages && shell::packages_come(world, key).is_err();
+    let Some(machine) = world.machines.get_mut(key) else { return };
     let configuration = std::mem::take(&mut machine.cloud_init.configuration);
-    install_packages(machine, &configuration);
+    if is_locked {
+        machine.cloud_init.errors.push(PACKAGES_FAILED.into());
+    } else if is_closed {
+        machine.cloud_init.errors.push(PACKAGES_CLOSED.into());
+    } else {
+        install_packages(machine, &configuration);
+    }
     write_files(machine, &configuration, true);
     let script = runcmd_script(&configuration);
     machine.cloud_init.configuration = configuration;
@@ -123,7 +140,7 @@ fn finish(world: &mut World, key: &str) {
         let output = [outcome.stdout, outcome.stderr].concat();
         machine.files.put("/var/log/cloud-init-output.log", output, 0o640, "root");
     }
-    let name = world.machines.get(key).map(|machine| machine.name().to_owned()).unwrap_or_default();
+    let spent = if is_locked { spent + LOCK_WAIT } else { spent };
     let failed = world.faults.strikes(FaultKind::CloudInitError, &name) || outcome.code != 0;
     world.after_in_machine(key, spent, move |world, key| done(world, key, failed));
 }

@@ -32,9 +32,10 @@ use std::{
 use russh::keys::PrivateKey;
 use tokio::sync::{Notify, watch};
 
-use crate::{FaultKind, Twin, World, kube};
+use crate::{FaultKind, Twin, World, azure, kube};
 
 pub use boot::{create, destroy, set_power};
+pub(crate) use k0s::released_binary;
 pub use k0s::{Membership, host, memberships, stand_in_binary};
 pub use settled::{Host, files, forbid_sudo, set_clock, settle, write_file};
 
@@ -61,8 +62,6 @@ pub struct MachineSpec {
     pub authorized_keys: Vec<String>,
     /// The decoded custom data (a cloud-config).
     pub custom_data: Vec<u8>,
-    /// Whether the network security group lets SSH in.
-    pub ssh_allowed: bool,
     /// The port on which sshd listens.
     pub ssh_port: u16,
 }
@@ -102,6 +101,8 @@ enum Stage {
 struct Machine {
     spec: MachineSpec,
     stage: Stage,
+    /// When it was last switched on and ready.
+    booted_at: Duration,
     /// Counts the times that it was switched on or off: what began before the last change never ends.
     epoch: watch::Sender<u64>,
     /// As [`boot_outcome`] says it.
@@ -239,11 +240,25 @@ pub fn stop_unit(world: &mut World, vm_id: &str, unit: &str) {
     systemd::stop(world, &key_of(vm_id), unit.trim_end_matches(".service"));
 }
 
-/// What a client meets at a public address.
-pub fn reach(world: &mut World, address: IpAddr, port: u16) -> Reach {
+/// Somebody on the machine removes a file or a directory.
+pub fn remove_file(world: &mut World, vm_id: &str, path: &str) {
+    if let Some(machine) = world.machines.get_mut(&key_of(vm_id)) {
+        // What is not there need not go.
+        let _gone = machine.files.remove(path, true, &files::Who::root());
+    }
+}
+
+/// Whether the security groups in front of a public address let a client in that comes from another.
+pub(crate) fn lets_in(world: &World, from: IpAddr, address: IpAddr, port: u16) -> bool {
+    let machine = world.machines.at_public(address);
+    machine.is_some_and(|(_, machine)| azure::lets_in(world, &machine.spec.vm_id, from, port))
+}
+
+/// What a client meets at a public address that comes from another.
+pub fn reach(world: &mut World, from: IpAddr, address: IpAddr, port: u16) -> Reach {
     let Some((_, machine)) = world.machines.at_public(address) else { return Reach::Silent };
     // A network security group drops what it does not let in (Azure documentation).
-    if !machine.runs() || port != machine.spec.ssh_port || !machine.spec.ssh_allowed {
+    if !machine.runs() || port != machine.spec.ssh_port || !lets_in(world, from, address, port) {
         return Reach::Silent;
     }
     let name = machine.name().to_owned();

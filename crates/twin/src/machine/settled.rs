@@ -2,8 +2,13 @@
 
 use std::net::Ipv4Addr;
 
+use russh::keys::{Algorithm, PrivateKey, key::safe_rng, ssh_key::private::RsaKeypair};
+
 use super::{Machine, MachineSpec, boot, cloud_init, key_of};
 use crate::World;
+
+/// Bits of an RSA host key: enough, and made soon.
+const RSA_BITS: usize = 2048;
 
 /// A host as somebody has set it up: a Debian with curl, whose user may use sudo without a password.
 #[derive(Debug, Clone)]
@@ -20,11 +25,14 @@ pub struct Host {
     pub user: String,
     /// That user's public key, an OpenSSH line.
     pub authorized_key: String,
+    /// The kind of host key that sshd has, as SSH calls it (`ssh-ed25519`, `ecdsa-sha2-nistp256`, `ssh-rsa`). Others than
+    /// Ed25519 are not the same in each run of the same world.
+    pub host_key: String,
 }
 
 /// Puts a host into the world, running. Answers the public host key of its sshd, an OpenSSH line.
 pub fn settle(world: &mut World, host: Host) -> String {
-    let Host { name, public_address, private_address, ssh_port, user, authorized_key } = host;
+    let Host { name, public_address, private_address, ssh_port, user, authorized_key, host_key } = host;
     let spec = MachineSpec {
         vm_id: id_of(&name),
         name,
@@ -36,7 +44,6 @@ pub fn settle(world: &mut World, host: Host) -> String {
         admin_username: user,
         authorized_keys: vec![authorized_key],
         custom_data: Vec::new(),
-        ssh_allowed: true,
         ssh_port,
     };
     let key = boot::insert(world, spec);
@@ -44,6 +51,9 @@ pub fn settle(world: &mut World, host: Host) -> String {
     cloud_init::complete(world, &key);
     let machine_id = format!("{:032x}\n", u128::from(u32::from(private_address)) << 64 | 0x0a);
     let Some(machine) = world.machines.get_mut(&key) else { return String::new() };
+    if let Some(drawn) = drawn(&host_key) {
+        machine.host_key = drawn;
+    }
     machine.packages.insert("curl".into());
     for (path, content) in [
         ("/etc/machine-id", machine_id.as_str()),
@@ -55,6 +65,15 @@ pub fn settle(world: &mut World, host: Host) -> String {
         machine.files.put(path, content, 0o644, "root");
     }
     machine.host_key.public_key().to_openssh().unwrap_or_default()
+}
+
+/// A host key of another kind than Ed25519.
+fn drawn(algorithm: &str) -> Option<PrivateKey> {
+    match Algorithm::new(algorithm).ok()? {
+        Algorithm::Ed25519 => None,
+        Algorithm::Rsa { .. } => RsaKeypair::random(&mut safe_rng(), RSA_BITS).ok().map(PrivateKey::from),
+        other => PrivateKey::random(&mut safe_rng(), other).ok(),
+    }
 }
 
 /// sshd alone (Linux documentation, proc(5)).

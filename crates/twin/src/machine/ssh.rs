@@ -13,18 +13,32 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{
     Machine, k0s,
     shell::{self, Input, Outcome, Shell},
-    wire::Wire,
+    wire::{self, Wire},
 };
 use crate::{FaultKind, Latency, Twin, World, kube};
 
 /// Characters of a command line that the ledger keeps.
 const LEDGER_CHARACTERS: usize = 200;
 
+/// How much later things arrive over a slow link.
+const SLOW_LINK: Duration = Duration::from_millis(500);
+
 /// Sessions that one connection may have at a time (`MaxSessions` of sshd, its default).
 const SESSIONS_LIMIT: usize = 10;
 
 /// Serves one connection to the sshd of a machine. Boxed, because one may lead through another.
 pub(super) fn serve<Stream>(twin: Twin, key: String, stream: Stream) -> Pin<Box<dyn Future<Output = ()> + Send>>
+where
+    Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let name = twin.with(|world| world.machines.get(&key).map(|machine| machine.name().to_owned()).unwrap_or_default());
+    match twin.with(|world| world.faults.holds(FaultKind::SlowLink, &name)) {
+        true => serve_near(twin.clone(), key, wire::far_away(twin, stream, SLOW_LINK)),
+        false => serve_near(twin, key, stream),
+    }
+}
+
+fn serve_near<Stream>(twin: Twin, key: String, stream: Stream) -> Pin<Box<dyn Future<Output = ()> + Send>>
 where
     Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

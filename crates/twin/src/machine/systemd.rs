@@ -194,6 +194,19 @@ fn restart_delay(machine: &Machine, unit: &str) -> Option<Duration> {
     wanted.then(|| seconds.map_or(Duration::from_millis(100), Duration::from_secs))
 }
 
+/// A variable that a unit's drop-ins give to its programs, each file and each line overriding those before (systemd
+/// documentation: `EnvironmentFile=`).
+pub(super) fn variable(machine: &Machine, unit: &str, name: &str) -> Option<String> {
+    let directory = format!("/etc/systemd/system/{unit}.service.d");
+    let drop_ins = machine.files.names(&directory).into_iter().filter(|file| file.ends_with(".conf"));
+    let texts: Vec<String> = drop_ins.filter_map(|file| machine.files.text(&format!("{directory}/{file}"))).collect();
+    let files =
+        texts.iter().flat_map(|text| text.lines()).filter_map(|line| line.trim().strip_prefix("EnvironmentFile="));
+    let variables: Vec<String> = files.filter_map(|file| machine.files.text(file.trim_start_matches('-'))).collect();
+    let mut values = variables.iter().flat_map(|text| text.lines()).filter_map(|line| line.split_once('='));
+    values.rfind(|(known, _)| known.trim() == name).map(|(_, value)| value.trim().trim_matches('"').to_owned())
+}
+
 /// Stops a unit; nothing happens if it does not run.
 pub(super) fn stop(world: &mut World, key: &str, unit: &str) {
     let Some(machine) = world.machines.get(key) else { return };

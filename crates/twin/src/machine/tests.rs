@@ -46,7 +46,6 @@ fn spec(number: u8, custom_data: &str) -> MachineSpec {
         admin_username: "ada".into(),
         authorized_keys: vec![public_line(1)],
         custom_data: custom_data.as_bytes().to_vec(),
-        ssh_allowed: true,
         ssh_port: 22,
     }
 }
@@ -65,7 +64,7 @@ fn address(number: u8) -> IpAddr {
 /// Waits until the SSH port of a machine is open.
 async fn booted(twin: &Twin, number: u8) {
     for _ in 0..400 {
-        if twin.with(|world| reach(world, address(number), 22)) == Reach::Open {
+        if twin.with(|world| reach(world, address(99), address(number), 22)) == Reach::Open {
             return;
         }
         twin.sleep(Duration::from_secs(1)).await;
@@ -137,11 +136,11 @@ async fn ok(session: &Session, command: &str) -> String {
 #[tokio::test(start_paused = true)]
 async fn only_the_right_key_opens_and_only_the_right_host_is_trusted() {
     let twin = world(vec![spec(1, &careful_config())]);
-    assert_eq!(twin.with(|world| reach(world, address(1), 22)), Reach::Silent);
+    assert_eq!(twin.with(|world| reach(world, address(99), address(1), 22)), Reach::Silent);
     assert_eq!(twin.with(|world| boot_outcome(world, &format!("{ID}NODE-1"))), None);
     booted(&twin, 1).await;
     assert_eq!(twin.with(|world| boot_outcome(world, &format!("{ID}NODE-1"))), Some(Ok(())));
-    assert_eq!(twin.with(|world| reach(world, address(1), 6443)), Reach::Silent);
+    assert_eq!(twin.with(|world| reach(world, address(99), address(1), 6443)), Reach::Silent);
     assert!(connect(&twin, 1, 8).await.is_err());
     let mut session = connect(&twin, 1, 9).await.unwrap();
     for (user, seed, welcome) in [("ada", 2, false), ("eve", 1, false), ("root", 1, false), ("ada", 1, true)] {
@@ -294,7 +293,7 @@ async fn a_reboot_keeps_files_and_keys_and_starts_what_is_enabled() {
     twin.with(|world| set_power(world, &format!("{ID}node-1"), false));
     assert_eq!(collect(&mut hanging).await.0, u32::MAX, "the connection ends without an exit code");
     assert!(session.is_closed());
-    assert_eq!(twin.with(|world| reach(world, address(1), 22)), Reach::Silent);
+    assert_eq!(twin.with(|world| reach(world, address(99), address(1), 22)), Reach::Silent);
     twin.with(|world| set_power(world, &format!("{ID}node-1"), true));
     let session = login(&twin, 1).await;
     assert_eq!(
@@ -454,4 +453,36 @@ async fn an_interactive_shell_reads_lines() {
     channel.request_shell(true).await.unwrap();
     channel.data(&b"cd /tmp\necho here: $PWD\nexit 4\n"[..]).await.unwrap();
     assert_eq!(collect(&mut channel).await, (4, "here: /tmp\n".into(), String::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_people_type_first_is_answered() {
+    let twin = world(vec![spec(1, &careful_config())]);
+    let session = login(&twin, 1).await;
+    for (command, expected) in [
+        ("printf 'a\\nb\\nc\\n' | head -1", "a\n"),
+        ("printf 'a\\nb\\nc\\n' | head -n 2", "a\nb\n"),
+        ("printf 'a\\nb\\nc\\n' | head -n -1", "a\nb\n"),
+        ("printf 'a\\nb\\nc\\n' | tail -n +2", "b\nc\n"),
+        ("printf 'a\\nb\\nc\\n' | tail -1", "c\n"),
+        ("printf 'a b\\nc\\n' | wc -l", "2\n"),
+        ("printf 'a b\\nc\\n' | wc", "      2       3       6\n"),
+        ("printf 'a b\\nc\\n' > /tmp/f; wc -w /tmp/f", "3 /tmp/f\n"),
+        ("date -u +%Y-%m-%d", "2027-01-04\n"),
+        ("ip -br a | head -1", "lo               UNKNOWN        127.0.0.1/8 \n"),
+        ("ip route | wc -l", "2\n"),
+        ("ps -e | grep sshd", "    600 ?        00:00:00 sshd\n"),
+    ] {
+        assert_eq!(ok(&session, command).await, expected, "{command}");
+    }
+    let up = ok(&session, "uptime").await;
+    assert!(up.contains(" up 0 min,  1 user,  load average: "), "{up}");
+    twin.sleep(Duration::from_secs(2 * 3600 + 61)).await;
+    let up = ok(&session, "uptime").await;
+    assert!(up.contains(" up  2:01,  1 user,"), "{up}");
+    assert_eq!(ok(&session, "uptime -p").await, "up 2 hours, 1 minute\n");
+    let free = ok(&session, "free -m").await;
+    let lines: Vec<Vec<&str>> = free.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!((lines[0].len(), lines[1].len(), lines[2].len()), (6, 7, 4), "{free}");
+    assert!(ok(&session, "date").await.starts_with("Mon Jan  4 10:"));
 }

@@ -5,18 +5,52 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf},
     sync::watch,
 };
+
+use crate::Twin;
 
 /// A stream that reads as closed once the count it was made with has changed.
 pub(super) struct Wire<Stream> {
     stream: Stream,
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
     is_cut: bool,
+}
+
+/// Bytes that are on their way at the same time.
+const ON_THE_WAY: usize = 64 * 1024;
+
+/// The same stream at the other end of a long way: what comes in arrives later.
+pub(super) fn far_away<Stream>(twin: Twin, stream: Stream, later: Duration) -> DuplexStream
+where
+    Stream: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let (near, far) = tokio::io::duplex(ON_THE_WAY);
+    tokio::spawn(async move {
+        let ((mut incoming, mut outgoing), (mut answers, mut arrived)) =
+            (tokio::io::split(stream), tokio::io::split(far));
+        let travel = async {
+            let mut bytes = vec![0; ON_THE_WAY];
+            while let Ok(count @ 1..) = incoming.read(&mut bytes).await {
+                twin.sleep(later).await;
+                if arrived.write_all(&bytes[..count]).await.is_err() {
+                    break;
+                }
+            }
+            let _gone = arrived.shutdown().await;
+        };
+        let answer = async {
+            let _gone = tokio::io::copy(&mut answers, &mut outgoing).await;
+            let _gone = outgoing.shutdown().await;
+        };
+        tokio::join!(biased; travel, answer);
+    });
+    near
 }
 
 impl<Stream> Wire<Stream> {

@@ -30,6 +30,11 @@ struct Peer {
 }
 
 impl Interface {
+    /// Its addresses with their ranges.
+    pub(super) fn ranges(&self) -> Vec<String> {
+        self.addresses.iter().map(ToString::to_string).collect()
+    }
+
     /// Whether `address` is its own.
     pub(super) fn has(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|own| own.addr() == address)

@@ -18,8 +18,9 @@ const K0S: &[&str] = definitions![
     "k0s.k0sproject.io_clusterconfigs",
 ];
 
-/// CRDs that the kcm chart installs.
+/// CRDs that the kcm chart installs, with that of its Flux.
 const KCM: &[&str] = definitions![
+    "helm.toolkit.fluxcd.io_helmreleases",
     "k0rdent.mirantis.com_accessmanagements",
     "k0rdent.mirantis.com_clusterauditpolicies",
     "k0rdent.mirantis.com_clusterauthentications",
@@ -51,6 +52,9 @@ pub(in super::super) static KCM_DEFINITIONS: LazyLock<Vec<Value>> = LazyLock::ne
 fn parse(documents: &[&str]) -> Vec<Value> {
     documents.iter().map(|document| serde_saphyr::from_str(document).expect("a CRD of our own")).collect()
 }
+
+/// Marks what belongs to which release of Helm.
+pub(super) const RELEASE_LABEL: &str = "app.kubernetes.io/instance";
 
 /// Provider, template, what it exposes, its deployments (the release of kcm 1.11; kcm documentation, verify-install).
 type Provider = (&'static str, &'static str, &'static [&'static str], &'static [&'static str]);
@@ -199,6 +203,46 @@ pub(super) fn dashed(version: &str) -> String {
     version.replace(['.', '+'], "-")
 }
 
+/// `azure-standalone-cp-1-0-8` is version 1.0.8 of the chart `azure-standalone-cp`.
+pub(super) fn split_template_name(name: &str) -> (String, String) {
+    let mut parts: Vec<&str> = name.split('-').collect();
+    let version = parts.split_off(parts.len().saturating_sub(3));
+    (parts.join("-"), version.join("."))
+}
+
+/// A deployment of a release of Helm.
+pub(super) fn deployment_object(namespace: &str, name: &str, release_name: &str) -> Value {
+    json!({
+        "metadata": {
+            "name": name, "namespace": namespace,
+            "labels": {"app.kubernetes.io/managed-by": "Helm", RELEASE_LABEL: release_name},
+            "annotations": {"meta.helm.sh/release-name": release_name, "meta.helm.sh/release-namespace": namespace},
+        },
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": {"app.kubernetes.io/name": name}},
+            "template": {
+                "metadata": {"labels": {"app.kubernetes.io/name": name}},
+                "spec": {"containers": [{"name": "manager", "image": format!("ghcr.io/k0rdent/kcm/{name}")}]},
+            },
+        },
+    })
+}
+
+/// Where Helm keeps a release; its content is of no use to anybody here.
+pub(super) fn helm_secret(namespace: &str, release_name: &str, revision: u64) -> Value {
+    json!({
+        "metadata": {
+            "name": format!("sh.helm.release.v1.{release_name}.v{revision}"), "namespace": namespace,
+            "labels": {
+                "name": release_name, "owner": "helm", "status": "deployed", "version": revision.to_string(),
+                RELEASE_LABEL: release_name,
+            },
+        },
+        "type": "helm.sh/release.v1", "data": {"release": ""},
+    })
+}
+
 /// The spec of the Release of a version.
 pub(super) fn release_spec(version: &str) -> Value {
     let providers: Vec<Value> =
@@ -238,7 +282,7 @@ mod tests {
     #[test]
     fn every_definition_parses() {
         assert_eq!(K0S_DEFINITIONS.len(), 6);
-        assert_eq!(KCM_DEFINITIONS.len(), 22);
+        assert_eq!(KCM_DEFINITIONS.len(), 23);
         assert!(KCM_DEFINITIONS.iter().all(|each| each["kind"] == "CustomResourceDefinition"));
     }
 }

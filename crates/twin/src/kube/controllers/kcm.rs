@@ -18,6 +18,7 @@ use super::{
         types::DEFINITIONS,
     },
     catalogue, charts, children,
+    flux::{self, State},
 };
 use crate::{Fault, FaultKind, Latency, World};
 
@@ -34,9 +35,6 @@ const CREDENTIAL_FINALIZER: &str = "k0rdent.mirantis.com/credential";
 const TICK: Duration = Duration::from_secs(10);
 /// What a Management shows that has been given another release than the wanted one.
 const WRONG_RELEASE: &str = "kcm-0-0-1";
-/// Marks what belongs to which release of Helm.
-const RELEASE_LABEL: &str = "app.kubernetes.io/instance";
-
 /// kcm's controllers, while their chart is installed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in super::super) struct Kcm {
@@ -48,6 +46,8 @@ pub(in super::super) struct Kcm {
     due: BTreeMap<String, Duration>,
     /// Components whose deployments are there.
     installed: BTreeSet<String>,
+    /// How many tries to install a component have failed since Flux began to count, until one succeeds.
+    failures: BTreeMap<String, u64>,
     /// The release that the components are of.
     release: String,
     /// The release that was wanted before a fault put another in its place.
@@ -64,6 +64,8 @@ pub(in super::super) struct Kcm {
 struct Sight {
     management: Arc<Value>,
     release: Option<Arc<Value>>,
+    /// The HelmReleases: others ask Flux for things by their annotations.
+    helm_releases: Vec<Arc<Value>>,
     faults: Vec<Fault>,
 }
 
@@ -94,12 +96,12 @@ pub(super) fn install(
             cluster.ensure(DEFINITIONS, definition.clone());
         }
         for deployment in catalogue::CHART_DEPLOYMENTS {
-            cluster.ensure("deployments.apps", deployment_object(&namespace, deployment, release_name));
+            cluster.ensure("deployments.apps", catalogue::deployment_object(&namespace, deployment, release_name));
         }
-        cluster.ensure("secrets", helm_secret(&namespace, release_name, revision));
+        cluster.ensure("secrets", catalogue::helm_secret(&namespace, release_name, revision));
         for kind in ["mutating", "validating"] {
             let webhooks = json!({"metadata": {
-                "name": format!("kcm-{kind}-webhook-configuration"), "labels": {RELEASE_LABEL: release_name},
+                "name": format!("kcm-{kind}-webhook-configuration"), "labels": {catalogue::RELEASE_LABEL: release_name},
             }});
             cluster.ensure(&format!("{kind}webhookconfigurations.admissionregistration.k8s.io"), webhooks);
         }
@@ -122,6 +124,7 @@ pub(super) fn install(
             namespace: namespace.clone(),
             due: BTreeMap::new(),
             installed: BTreeSet::new(),
+            failures: BTreeMap::new(),
             release: String::new(),
             displaced_release: None,
             is_deleting: false,
@@ -158,7 +161,7 @@ pub(super) fn uninstall(world: &mut World, id: ClusterId, chart: &ObjectKey) {
 }
 
 fn discard_labelled(cluster: &mut Cluster, release_name: &str) {
-    let is_meant = |object: &Value| object["metadata"]["labels"][RELEASE_LABEL] == release_name;
+    let is_meant = |object: &Value| object["metadata"]["labels"][catalogue::RELEASE_LABEL] == release_name;
     let meant: Vec<(String, ObjectKey)> = cluster
         .store
         .everything()
@@ -168,38 +171,6 @@ fn discard_labelled(cluster: &mut Cluster, release_name: &str) {
     for (kind, key) in meant {
         cluster.discard(&kind, &key);
     }
-}
-
-fn deployment_object(namespace: &str, name: &str, release_name: &str) -> Value {
-    json!({
-        "metadata": {
-            "name": name, "namespace": namespace,
-            "labels": {"app.kubernetes.io/managed-by": "Helm", RELEASE_LABEL: release_name},
-            "annotations": {"meta.helm.sh/release-name": release_name, "meta.helm.sh/release-namespace": namespace},
-        },
-        "spec": {
-            "replicas": 1,
-            "selector": {"matchLabels": {"app.kubernetes.io/name": name}},
-            "template": {
-                "metadata": {"labels": {"app.kubernetes.io/name": name}},
-                "spec": {"containers": [{"name": "manager", "image": format!("ghcr.io/k0rdent/kcm/{name}")}]},
-            },
-        },
-    })
-}
-
-/// Where Helm keeps a release; its content is of no use to anybody here.
-fn helm_secret(namespace: &str, release_name: &str, revision: u64) -> Value {
-    json!({
-        "metadata": {
-            "name": format!("sh.helm.release.v1.{release_name}.v{revision}"), "namespace": namespace,
-            "labels": {
-                "name": release_name, "owner": "helm", "status": "deployed", "version": revision.to_string(),
-                RELEASE_LABEL: release_name,
-            },
-        },
-        "type": "helm.sh/release.v1", "data": {"release": ""},
-    })
 }
 
 fn create_release(cluster: &mut Cluster, version: &str) {
@@ -225,7 +196,7 @@ fn create_templates(cluster: &mut Cluster, namespace: &str, version: &str) {
         if let Some(space) = space {
             metadata["namespace"] = json!(space);
         }
-        let (chart, chart_version) = split_template_name(name);
+        let (chart, chart_version) = catalogue::split_template_name(name);
         json!({
             "metadata": metadata,
             "spec": {"helm": {"chartSpec": {
@@ -247,13 +218,6 @@ fn create_templates(cluster: &mut Cluster, namespace: &str, version: &str) {
     }
 }
 
-/// `azure-standalone-cp-1-0-8` is version 1.0.8 of the chart `azure-standalone-cp`.
-fn split_template_name(name: &str) -> (String, String) {
-    let mut parts: Vec<&str> = name.split('-').collect();
-    let version = parts.split_off(parts.len().saturating_sub(3));
-    (parts.join("-"), version.join("."))
-}
-
 fn create_management(cluster: &mut Cluster, version: &str, values: &Value) {
     let providers: Vec<Value> = catalogue::PROVIDERS.iter().map(|(name, ..)| json!({"name": name})).collect();
     let mut spec = json!({"release": format!("kcm-{}", catalogue::dashed(version)), "providers": providers});
@@ -266,6 +230,10 @@ fn create_management(cluster: &mut Cluster, version: &str, values: &Value) {
 /// What is in the way of things, as of now.
 struct Faults {
     failing: BTreeSet<String>,
+    /// Components that Flux tries to install now, and whether that fails because a webhook is late.
+    tries: BTreeMap<String, bool>,
+    /// From one such try to the next.
+    pause: Duration,
     never_ready: bool,
     wrong_release: bool,
 }
@@ -281,8 +249,12 @@ pub(super) fn reconcile(world: &mut World, id: ClusterId) {
         return;
     }
     let release = kcm.displaced_release.as_deref().unwrap_or_else(|| text(&management, "/spec/release"));
-    let sight =
-        Sight { release: cluster.store.get(RELEASES, "", release), faults: world.faults.active.clone(), management };
+    let sight = Sight {
+        release: cluster.store.get(RELEASES, "", release),
+        helm_releases: flux::releases(cluster, &kcm.namespace),
+        faults: world.faults.active.clone(),
+        management,
+    };
     let now = world.now;
     if kcm.seen.as_ref().is_some_and(|(seen, until)| *seen == sight && until.is_none_or(|until| now < until)) {
         return;
@@ -290,7 +262,10 @@ pub(super) fn reconcile(world: &mut World, id: ClusterId) {
     let components = components(&sight.management, sight.release.as_deref());
     let offsets: BTreeMap<String, Duration> =
         components.keys().map(|component| (component.clone(), installation_time(world, id, component))).collect();
+    let tries = tries(world, id, &components);
     let faults = Faults {
+        tries,
+        pause: world.hastened(flux::TRY),
         failing: components
             .keys()
             .filter(|component| world.faults.holds(FaultKind::ComponentFailure, component))
@@ -305,6 +280,27 @@ pub(super) fn reconcile(world: &mut World, id: ClusterId) {
         kcm.seen = Some((sight, kcm.due.values().copied().filter(|due| *due > now).min()));
         cluster.kcm = Some(kcm);
     });
+}
+
+/// The components that Flux tries to install now, each with whether a webhook that is late makes that fail. kcm itself is
+/// there already. A fault is used up when the last of the tries has failed.
+fn tries(world: &mut World, id: ClusterId, components: &BTreeMap<String, String>) -> BTreeMap<String, bool> {
+    let Some(kcm) = world.clusters.by_id.get(&id).and_then(|cluster| cluster.kcm.as_ref()) else {
+        return BTreeMap::new();
+    };
+    let failures = |component: &str| kcm.failures.get(component).copied().unwrap_or_default();
+    let is_due = |component: &str| kcm.due.get(component).is_some_and(|&due| world.now >= due);
+    let is_tried = |component: &str| {
+        let may = component == "capi" || kcm.installed.contains("capi");
+        component != "kcm" && may && is_due(component) && !kcm.installed.contains(component)
+    };
+    let trying = components.keys().filter(|component| is_tried(component) && failures(component) <= flux::RETRIES);
+    let trying: Vec<(String, u64)> = trying.map(|component| (component.clone(), failures(component))).collect();
+    let mut fails = |component: &str, failures: u64| match failures < flux::RETRIES {
+        true => world.faults.holds(FaultKind::LateWebhook, component),
+        false => world.faults.strikes(FaultKind::LateWebhook, component),
+    };
+    trying.into_iter().map(|(component, failures)| (component.clone(), fails(&component, failures))).collect()
 }
 
 /// The components of a Management with their templates: kcm, capi, and the providers it names.
@@ -392,41 +388,74 @@ fn report(
         kcm.due.clear();
     }
     kcm.due.retain(|component, _| components.contains_key(component));
+    answer(cluster, kcm, offsets, faults, now);
     let capi_due = *kcm.due.entry("capi".into()).or_insert(now + offsets.get("capi").copied().unwrap_or_default());
     for (component, offset) in offsets {
         let start = if component == "kcm" { now } else { now.max(capi_due) };
         kcm.due.entry(component.clone()).or_insert(start + *offset);
     }
+    let space = kcm.namespace.clone();
     let states = states(kcm, components, faults, now);
-    settle_deployments(cluster, kcm, &states);
-    write_status(cluster, &key, components, &states, faults.never_ready);
+    let errors = states.iter().map(|(component, state)| {
+        let message = state.message(component, &space, &components[component]);
+        let error = message.map(|message| format!("HelmRelease {space}/{component} is not yet ready: {message}"));
+        (component.clone(), error)
+    });
+    let errors: BTreeMap<String, Option<String>> = errors.collect();
+    settle_deployments(cluster, kcm, &errors);
+    for (component, state) in &states {
+        flux::show(cluster, &space, component, &components[component], state);
+    }
+    write_status(cluster, &key, components, &errors, faults.never_ready);
 }
 
-/// Each component's error; none if it is installed.
-fn states(
-    kcm: &Kcm,
-    components: &BTreeMap<String, String>,
-    faults: &Faults,
-    now: Duration,
-) -> BTreeMap<String, Option<String>> {
-    let space = &kcm.namespace;
-    let is_due = |component: &str| kcm.due.get(component).is_some_and(|&due| now >= due);
-    let failure = |component: &str| {
-        format!("Helm install failed for release {space}/{component} with chart {component}: context deadline exceeded")
-    };
-    let capi_is_up = is_due("capi") && !faults.failing.contains("capi");
-    let error = |component: &str| {
-        let not_yet = |why: &str| Some(format!("HelmRelease {space}/{component} is not yet ready: {why}"));
-        match component {
-            "kcm" | "capi" if !is_due(component) => not_yet("Running 'install' action with timeout of 20m0s"),
-            _ if faults.failing.contains(component) => Some(failure(component)),
-            "kcm" | "capi" => None,
-            _ if !capi_is_up => not_yet(&format!("dependency '{space}/capi' is not ready")),
-            _ if !is_due(component) => not_yet("Running 'install' action with timeout of 20m0s"),
-            _ => None,
+/// What was asked of Flux, and what its tries have come to.
+fn answer(cluster: &mut Cluster, kcm: &mut Kcm, offsets: &BTreeMap<String, Duration>, faults: &Faults, now: Duration) {
+    for (component, fails) in &faults.tries {
+        if *fails {
+            *kcm.failures.entry(component.clone()).or_default() += 1;
+            kcm.due.insert(component.clone(), now + faults.pause);
+        } else if kcm.failures.remove(component).is_some() && component == "capi" {
+            // What waits for it begins only now.
+            let waiting = offsets.iter().filter(|(other, _)| *other != "kcm" && *other != "capi");
+            kcm.due.extend(waiting.map(|(other, offset)| (other.clone(), now + *offset)));
         }
+    }
+    let asked = flux::heed(cluster, &kcm.namespace);
+    for component in asked.reset {
+        if let Some(failures) = kcm.failures.get_mut(&component) {
+            *failures = 0;
+            kcm.due.insert(component, now + faults.pause);
+        }
+    }
+    for component in asked.deleted {
+        kcm.failures.remove(&component);
+        kcm.due.remove(&component);
+        if kcm.installed.remove(&component) {
+            discard_labelled_unless_chart(cluster, &component);
+        }
+    }
+}
+
+/// How far each component has come.
+fn states(kcm: &Kcm, components: &BTreeMap<String, String>, faults: &Faults, now: Duration) -> BTreeMap<String, State> {
+    let is_due = |component: &str| kcm.due.get(component).is_some_and(|&due| now >= due);
+    let failures = |component: &str| kcm.failures.get(component).copied();
+    let capi_is_up = is_due("capi") && !faults.failing.contains("capi") && failures("capi").is_none();
+    let state = |component: &str| match component {
+        _ if let Some(failures @ 1..) = failures(component) => {
+            State::Failed(failures, flux::late_webhook(component, &kcm.namespace))
+        }
+        "kcm" | "capi" if !is_due(component) => State::Installing,
+        _ if faults.failing.contains(component) => {
+            State::Failed(flux::RETRIES + 1, "context deadline exceeded".to_owned())
+        }
+        "kcm" | "capi" => State::Ready,
+        _ if !capi_is_up => State::Waiting("capi"),
+        _ if !is_due(component) => State::Installing,
+        _ => State::Ready,
     };
-    components.keys().map(|component| (component.clone(), error(component))).collect()
+    components.keys().map(|component| (component.clone(), state(component))).collect()
 }
 
 /// Deployments come with their component, and go with it.
@@ -438,13 +467,14 @@ fn settle_deployments(cluster: &mut Cluster, kcm: &mut Kcm, states: &BTreeMap<St
         let space = namespace_of(component, &kcm.namespace).to_owned();
         cluster.ensure("namespaces", json!({"metadata": {"name": space}}));
         for deployment in catalogue::deployments(component) {
-            cluster.ensure("deployments.apps", deployment_object(&space, deployment, component));
+            cluster.ensure("deployments.apps", catalogue::deployment_object(&space, deployment, component));
         }
     }
     let gone: Vec<String> = kcm.installed.iter().filter(|each| !states.contains_key(*each)).cloned().collect();
     for component in gone {
         kcm.installed.remove(&component);
         discard_labelled(cluster, &component);
+        flux::forget(cluster, &kcm.namespace, &component);
     }
 }
 
@@ -506,6 +536,7 @@ fn delete(world: &mut World, id: ClusterId) {
     enter(world, id, "world", |cluster| {
         if let Some(kcm) = &mut cluster.kcm {
             kcm.is_deleting = true;
+            flux::begin_to_go(cluster);
         }
     });
     let delay = world.latency(Latency::KcmDelete, &format!("cluster {id}"));
@@ -518,6 +549,7 @@ fn delete(world: &mut World, id: ClusterId) {
             for component in std::mem::take(&mut kcm.installed) {
                 discard_labelled_unless_chart(cluster, &component);
             }
+            flux::let_go(cluster);
             let key: ObjectKey = (String::new(), "kcm".into());
             cluster.modify(MANAGEMENTS, &key, |management| remove_finalizer(management, MANAGEMENT_FINALIZER));
         });

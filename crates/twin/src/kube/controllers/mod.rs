@@ -3,6 +3,7 @@
 pub(super) mod catalogue;
 pub(crate) mod charts;
 mod children;
+mod flux;
 pub(crate) mod kcm;
 pub(super) mod namespaces;
 pub(super) mod nodes;
@@ -53,6 +54,7 @@ pub(super) fn react(world: &mut World, id: ClusterId, change: &Change) {
     match change.kind.as_str() {
         charts::CHARTS => schedule(world, id, Job::Chart(key.clone())),
         kcm::MANAGEMENTS if !is_gone => schedule(world, id, Job::Management),
+        flux::HELM_RELEASES if flux::is_wanted(change) => schedule(world, id, Job::Management),
         kcm::CLUSTER_DEPLOYMENTS if !is_gone => schedule(world, id, Job::ClusterDeployment(key.clone())),
         "nodes" => {
             schedule(world, id, Job::Workloads);

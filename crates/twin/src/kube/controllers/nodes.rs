@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::super::{
     ClusterId, NodeSpec,
-    cluster::{Cluster, enter},
+    cluster::{Cluster, digest, enter},
     kubelet_version,
-    object::{condition_holds, list, set, set_condition, text},
+    object::{condition_holds, list, owner_reference, set, set_condition, text, unset},
 };
 use crate::World;
 
@@ -18,6 +18,7 @@ const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 pub(in super::super) fn register(world: &mut World, id: ClusterId, node: &NodeSpec) {
     enter(world, id, "world", |cluster| {
         let key = (String::new(), node.name.clone());
+        cluster.static_pods.insert(node.name.clone(), node.static_pods.clone());
         if cluster.store.get("nodes", "", &node.name).is_some() {
             cluster.modify("nodes", &key, |object| describe(object, node));
             return;
@@ -54,6 +55,39 @@ pub(in super::super) fn register(world: &mut World, id: ClusterId, node: &NodeSp
         report(&mut object, false, message, &now);
         cluster.ensure("nodes", object);
     });
+}
+
+/// Kubelets mirror their static pods, again and again if somebody deletes them (Kubernetes documentation, static pods).
+pub(super) fn mirror_static_pods(cluster: &mut Cluster) {
+    let mut static_pods = std::mem::take(&mut cluster.static_pods);
+    static_pods.retain(|name, pods| {
+        let Some(node) = cluster.store.get("nodes", "", name) else { return false };
+        let now = cluster.now.clone();
+        for pod in pods {
+            let hash = digest(&format!("{pod} {name}"), 32);
+            let mut owner = owner_reference(&node);
+            unset(&mut owner, &["blockOwnerDeletion"]);
+            let mut mirror = json!({
+                "metadata": {
+                    "name": format!("{pod}-{name}"), "namespace": "kube-system",
+                    "annotations": {"kubernetes.io/config.mirror": hash, "kubernetes.io/config.hash": hash},
+                    "ownerReferences": [owner],
+                },
+                "spec": {
+                    "nodeName": name, "hostNetwork": true, "priorityClassName": "system-node-critical",
+                    "containers": [{"name": pod, "image": pod}],
+                    "tolerations": [{"operator": "Exists", "effect": "NoExecute"}],
+                },
+                "status": {"phase": "Running", "startTime": now},
+            });
+            for kind in ["Initialized", "Ready", "ContainersReady", "PodScheduled"] {
+                set_condition(&mut mirror, kind, "True", "", "", &now);
+            }
+            cluster.ensure("pods", mirror);
+        }
+        true
+    });
+    cluster.static_pods = static_pods;
 }
 
 /// A kubelet reports whether its node is ready, or the node controller that the kubelet is silent.
@@ -137,7 +171,7 @@ fn report(object: &mut Value, ready: bool, message: &str, now: &str) {
         taints.extend(["NoSchedule", "NoExecute"].map(|effect| json!({"key": key, "effect": effect})));
     }
     if taints.is_empty() {
-        super::super::object::unset(object, &["spec", "taints"]);
+        unset(object, &["spec", "taints"]);
     } else {
         set(object, &["spec", "taints"], Value::Array(taints));
     }

@@ -27,6 +27,7 @@ pub(super) fn reconcile(world: &mut World, id: ClusterId) {
     let now = world.now;
     let starting = enter(world, id, "world", |cluster| {
         remove_stranded_pods(cluster);
+        nodes::mirror_static_pods(cluster);
         let deployments: Vec<Arc<Value>> = cluster
             .store
             .iter("deployments.apps")

@@ -23,13 +23,20 @@ fn error(text: impl std::fmt::Display) -> Outcome {
 }
 
 /// Runs `k0s ARGUMENTS`; the binary is at `path`.
-pub(in crate::machine) fn command(world: &mut World, key: &str, who: &Who, path: &str, arguments: &[String]) -> Answer {
+pub(in crate::machine) fn command(
+    world: &mut World,
+    key: &str,
+    (who, chosen): (&Who, &str),
+    path: &str,
+    arguments: &[String],
+) -> Answer {
     let text = world.machines.get(key).and_then(|machine| machine.files.text(path)).unwrap_or_default();
     let Some(binary) = Binary::read(text.as_bytes()) else { return Answer::Now(Outcome::code(126)) };
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["version", ..] => return Answer::Now(Outcome::says(format!("{}\n", binary.version))),
         ["sysinfo", ..] => return Answer::Now(sysinfo(world, key)),
+        ["kubectl", ..] => return Answer::Now(kubectl(world, key, who, chosen, &arguments[1..])),
         _ if !who.is_root() => return Answer::Now(error("this command must be run as root")),
         ["reset", ..] => return reset(world, key),
         _ => {}
@@ -47,7 +54,6 @@ pub(in crate::machine) fn command(world: &mut World, key: &str, who: &Who, path:
         ["token", "invalidate", ids @ ..] => token_invalidate(world, key, ids),
         ["etcd", "member-list", ..] => member_list(world, key),
         ["etcd", "leave", ..] => leave(world, key, &arguments[2..]),
-        ["kubectl", ..] => kubectl(world, key, &arguments[1..]),
         ["config", "validate", ..] => validate(world, key, &arguments[2..]),
         _ => error(format!("unknown command \"{}\" for \"k0s\"", words.join(" "))),
     })
@@ -351,17 +357,38 @@ fn leave(world: &mut World, key: &str, arguments: &[String]) -> Outcome {
     Outcome { stderr: b"level=info msg=\"Successfully removed etcd member\"\n".to_vec(), ..Outcome::default() }
 }
 
-fn kubectl(world: &mut World, key: &str, arguments: &[String]) -> Outcome {
-    match serving(world, key) {
+/// kubectl as k0s has it: without `KUBECONFIG` it reads the administrator's file and nothing else, whoever asks (k0s source,
+/// `NewK0sKubectlCmd`).
+fn kubectl(world: &mut World, key: &str, who: &Who, kubeconfig: &str, arguments: &[String]) -> Outcome {
+    let path = if kubeconfig.is_empty() { ADMIN } else { kubeconfig };
+    let Some(machine) = world.machines.get(key) else { return Outcome::code(255) };
+    let address = match machine.files.read(path, who) {
+        Ok(bytes) => server(&String::from_utf8_lossy(bytes)).unwrap_or_default(),
+        Err(_) if kubeconfig.is_empty() => {
+            return error(format!("cannot read admin kubeconfig at {ADMIN}, is the server running?"));
+        }
+        // What is not there is an empty configuration (kubectl source).
+        Err(_) => "localhost:8080".to_owned(),
+    };
+    match process::server_at(world, key, &address) {
         Some(cluster) => {
             let (code, stdout, stderr) = kube::kubectl(world, cluster, arguments);
             Outcome { code, stdout: stdout.into(), stderr: stderr.into() }
         }
         None => Outcome::fails(
             1,
-            "The connection to the server localhost:6443 was refused - did you specify the right host or port?",
+            format!("The connection to the server {address} was refused - did you specify the right host or port?"),
         ),
     }
+}
+
+/// Where k0s keeps the administrator's kubeconfig (k0s source, `AdminKubeConfigPath`).
+const ADMIN: &str = "/var/lib/k0s/pki/admin.conf";
+
+/// The host and the port of the first server in a kubeconfig.
+fn server(kubeconfig: &str) -> Option<String> {
+    let line = kubeconfig.lines().find_map(|line| line.trim().trim_start_matches("- ").strip_prefix("server:"))?;
+    Some(line.trim().trim_matches(['"', '\'']).strip_prefix("https://")?.trim_end_matches('/').to_owned())
 }
 
 fn validate(world: &World, key: &str, arguments: &[String]) -> Outcome {

@@ -13,6 +13,8 @@ pub(super) struct Settings {
     pub(super) names: Vec<String>,
     /// `spec.storage.etcd.peerAddress`.
     pub(super) peer_address: Option<String>,
+    /// `spec.network.nodeLocalLoadBalancing.enabled`.
+    pub(super) balances: bool,
 }
 
 /// The keys of each part (k0s custom resource definition of `ClusterConfig`). What is not listed may hold anything.
@@ -156,6 +158,7 @@ fn settings(document: &Map<String, Value>) -> Settings {
         external_address: text("/api/externalAddress").filter(|address| !address.is_empty()),
         names: names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         peer_address: text("/storage/etcd/peerAddress"),
+        balances: spec.pointer("/network/nodeLocalLoadBalancing/enabled") == Some(&Value::Bool(true)),
     }
 }
 

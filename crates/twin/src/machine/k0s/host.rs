@@ -77,7 +77,6 @@ pub fn adopt(world: &mut World, host: &Host) {
         admin_username: "root".into(),
         authorized_keys: Vec::new(),
         custom_data: Vec::new(),
-        ssh_allowed: true,
         ssh_port: 22,
     };
     boot::insert_running(world, spec);
@@ -104,7 +103,7 @@ pub fn file(world: &World, name: &str, path: &str) -> Option<(Vec<u8>, u32)> {
 pub fn run(world: &mut World, name: &str, is_root: bool, arguments: &[String]) -> Said {
     let who = if is_root { Who::root() } else { Who { user: "nobody".into(), ..Who::root() } };
     let key = key_of(name);
-    match command(world, &key, &who, BINARY, arguments) {
+    match command(world, &key, (&who, ""), BINARY, arguments) {
         Answer::Now(outcome) => outcome.into(),
         Answer::After(_, act) => act(world, &key).into(),
     }
@@ -269,11 +268,13 @@ pub fn restore(world: &mut World, name: &str, snapshot: Value) -> Result<(), Str
         let Some(machine) = world.machines.get_mut(&other) else { continue };
         machine.k0s.node = node.clone().map(|node| (id, node));
         if let Some(node) = node {
+            machine.files.put(process::LOGIN, Vec::new(), 0o600, "root");
             process::lose_later(world, &other, id, node);
         }
     }
     if let Some(machine) = world.machines.get_mut(&key) {
         machine.k0s.cluster = Some(id);
+        machine.files.put_directory(process::ETCD_DATA, 0o700, "root");
     }
     Ok(())
 }

@@ -52,6 +52,11 @@ impl Binary {
     }
 }
 
+/// What a release of k0s offers under a file name; none if it offers no such binary.
+pub(crate) fn released_binary(version: &str, file: &str) -> Option<Vec<u8>> {
+    Binary::released(version, file).map(|binary| binary.bytes())
+}
+
 /// The file that stands for the k0s binary of a release on the machines of the world. `architecture` is `amd64` or `arm64`.
 pub fn stand_in_binary(version: &str, architecture: &str) -> Vec<u8> {
     Binary { version: version.into(), architecture: architecture.into() }.bytes()
@@ -95,6 +100,10 @@ pub(super) struct K0s {
     node_ready: bool,
     /// Told when the API server here stops serving.
     api_ends: tokio::sync::watch::Sender<u64>,
+    /// The proxy for https that was among its variables when it started.
+    proxy: Option<String>,
+    /// Whether the images that a node needs have been there.
+    has_images: bool,
     /// Whether the machine has fetched the binary by itself; somebody may also have put it there.
     pub(super) has_downloaded: bool,
 }

@@ -7,12 +7,27 @@ use crate::{
     FaultKind, Latency, World,
     kube::{self, ClusterId, ClusterSpec, NodeSpec},
     machine::systemd,
+    proxy,
 };
 
 /// systemd waits this long before it starts k0s again (`RestartSec` of its unit, k0s source).
 const RESTART: Duration = Duration::from_secs(10);
 /// How often something that is not there yet is tried again (guess).
 const RETRY: Duration = Duration::from_secs(5);
+/// How often k0s tries to join with the token that it has read when it began, before it ends with an error (retry-go, which
+/// k0s uses with what it sets by itself).
+const ATTEMPTS: u32 = 10;
+/// How long k0s waits before it tries again to be let in as a controller; then twice as long (retry-go's own delay).
+const CONTROLLER_RETRY: Duration = Duration::from_millis(100);
+/// The same for a worker (k0s source, `BootstrapKubeletKubeconfig`).
+const WORKER_RETRY: Duration = Duration::from_secs(1);
+/// What a kubelet has with which it logs in, once its first request was granted (k0s source, `KubeletAuthConfigPath`).
+pub(super) const LOGIN: &str = "/var/lib/k0s/kubelet.conf";
+/// Where etcd keeps what it knows (k0s source, `EtcdDataDir`).
+pub(super) const ETCD_DATA: &str = "/var/lib/k0s/etcd/member";
+/// Where images are put that need not be pulled (k0s documentation, airgap installation), and where the others come from.
+const BUNDLE: &str = "/var/lib/k0s/images/airgap-bundle.tar";
+const IMAGES: &str = "quay.io";
 /// A node is lost when its kubelet has been silent for this long (Kubernetes, `node-monitor-grace-period`).
 const NODE_GRACE: Duration = Duration::from_secs(40);
 
@@ -30,6 +45,10 @@ pub(in crate::machine) fn start(world: &mut World, key: &str) {
 fn begin(world: &mut World, key: &str) {
     let Some(service) = state(world, key).and_then(|k0s| k0s.service.clone()) else { return };
     log(world, key, format!("starting k0s {}", service.version));
+    let proxy = world.machines.get(key).and_then(|machine| systemd::variable(machine, service.unit(), "HTTPS_PROXY"));
+    if let Some(k0s) = state_mut(world, key) {
+        k0s.proxy = proxy;
+    }
     if service.is_controller { controller(world, key, &service) } else { kubelet(world, key) }
 }
 
@@ -108,8 +127,16 @@ fn controller(world: &mut World, key: &str, service: &Service) {
         Ok(settings) => settings,
         Err(reason) => return fail(world, key, &reason),
     };
-    let Some(k0s) = state_mut(world, key) else { return };
-    k0s.settings = settings;
+    // It is read whenever k0s starts, whether it is needed or not (k0s source, `cmd/controller`).
+    if let Some(Err(reason)) = service.token_file.as_ref().map(|file| token_text(world, key, file)) {
+        return fail(world, key, &reason);
+    }
+    let Some(machine) = world.machines.get_mut(key) else { return };
+    machine.k0s.settings = settings;
+    // Whose data it was is known from the data alone.
+    if machine.files.get(ETCD_DATA).is_none() {
+        machine.k0s.cluster = None;
+    }
     let name = name_of(world, key);
     if let Some(cluster) = state(world, key).and_then(|k0s| k0s.cluster) {
         // What has joined before starts faster: nothing has to be downloaded (guess).
@@ -121,14 +148,37 @@ fn controller(world: &mut World, key: &str, service: &Service) {
             let delay = world.latency(Latency::K0sInitialise, &name);
             later(world, key, delay, initialised);
         }
-        Some(file) => match join(world, key, file) {
+        Some(_) if world.faults.strikes(FaultKind::IsolatedController, &name) => {
+            let delay = world.latency(Latency::K0sInitialise, &name);
+            later(world, key, delay, initialised);
+        }
+        Some(file) => match token_text(world, key, file) {
             Err(reason) => fail(world, key, &reason),
-            Ok(cluster) => {
-                let delay = world.latency(Latency::K0sJoinController, &name);
-                later(world, key, delay, move |world, key| joined(world, key, cluster));
-            }
+            Ok(token) => ask_to_join(world, key, token, 0),
         },
     }
+}
+
+/// Asks with the token that was read when the process began, until k0s gives up: a new token in the file helps only who
+/// starts again (k0s source).
+fn ask_to_join(world: &mut World, key: &str, token: String, attempt: u32) {
+    match join(world, key, &token) {
+        Ok(cluster) => {
+            let delay = world.latency(Latency::K0sJoinController, &name_of(world, key));
+            later(world, key, delay, move |world, key| joined(world, key, cluster));
+        }
+        // Only the certificate authority is asked for again (k0s source, `joinController`); etcd refuses once.
+        Err(reason) if attempt < ATTEMPTS && !reason.contains("etcd") => {
+            let delay = world.hastened(CONTROLLER_RETRY * 2_u32.pow(attempt));
+            later(world, key, delay, move |world, key| ask_to_join(world, key, token, attempt + 1));
+        }
+        Err(reason) => fail(world, key, &reason),
+    }
+}
+
+fn token_text(world: &World, key: &str, file: &str) -> Result<String, String> {
+    let text = world.machines.get(key).and_then(|machine| machine.files.text(file));
+    text.ok_or_else(|| format!("failed to read token: open {file}: no such file or directory"))
 }
 
 fn settings(world: &World, key: &str, service: &Service) -> Result<config::Settings, String> {
@@ -191,8 +241,8 @@ pub(super) fn peer_address(world: &World, key: &str) -> String {
 }
 
 /// Asks a running controller to be let in.
-fn join(world: &mut World, key: &str, token_file: &str) -> Result<ClusterId, String> {
-    let (cluster, is_controller) = invited_by(world, key, token_file)?;
+fn join(world: &mut World, key: &str, token: &str) -> Result<ClusterId, String> {
+    let (cluster, is_controller) = invited_by(world, key, token)?;
     if !is_controller {
         return Err("failed to join: unauthorized: the token is not a controller token".into());
     }
@@ -213,12 +263,9 @@ fn join(world: &mut World, key: &str, token_file: &str) -> Result<ClusterId, Str
     Ok(cluster)
 }
 
-/// The cluster that a token file leads to, and whether it admits controllers.
-fn invited_by(world: &World, key: &str, token_file: &str) -> Result<(ClusterId, bool), String> {
-    let machine = world.machines.get(key).ok_or("no such machine")?;
-    let text = machine.files.text(token_file);
-    let text = text.ok_or_else(|| format!("failed to read token: open {token_file}: no such file or directory"))?;
-    let invitation = token::read(&text)?;
+/// The cluster that a token leads to, and whether it admits controllers.
+fn invited_by(world: &World, key: &str, token: &str) -> Result<(ClusterId, bool), String> {
+    let invitation = token::read(token)?;
     let host = &invitation.host;
     let server = world.machines.route(key, host).and_then(|server| serving(world, &server));
     let cluster =
@@ -258,6 +305,7 @@ fn etcd_up(world: &mut World, key: &str, cluster: ClusterId) {
     let Some(machine) = world.machines.get_mut(key) else { return };
     machine.files.put_directory("/var/lib/k0s", 0o755, "root");
     machine.files.put("/var/lib/k0s/pki/admin.conf", admin, 0o600, "root");
+    machine.files.put_directory(ETCD_DATA, 0o700, "root");
     machine.k0s.cluster = Some(cluster);
     machine.k0s.etcd_runs = true;
     machine.changed.notify_waiters();
@@ -286,6 +334,23 @@ pub(in crate::machine) fn serving(world: &World, key: &str) -> Option<ClusterId>
     has_majority(world, cluster).then_some(cluster)
 }
 
+/// The cluster that answers at an address, asked from this machine. On workers k0s's load balancer leads to whichever API
+/// server answers (k0s documentation, node-local load balancing: port 7443).
+pub(super) fn server_at(world: &World, key: &str, server: &str) -> Option<ClusterId> {
+    let (host, port) = server.rsplit_once(':').unwrap_or((server, "443"));
+    let is_here = ["localhost", "127.0.0.1"].contains(&host);
+    match (is_here, port) {
+        (true, "7443") => {
+            let k0s = state(world, key).filter(|k0s| k0s.running && k0s.cluster.is_none())?;
+            let (cluster, _) = k0s.node.as_ref()?;
+            api_answers(world, key, *cluster).then_some(*cluster)
+        }
+        (true, "6443") => serving(world, key),
+        (false, "6443") => world.machines.route(key, host).and_then(|server| serving(world, &server)),
+        _ => None,
+    }
+}
+
 /// Whether any API server of the cluster answers, and this machine's packets get there.
 fn api_answers(world: &World, key: &str, cluster: ClusterId) -> bool {
     let Some(state) = world.machines.k0s_clusters.get(&cluster) else { return false };
@@ -295,28 +360,51 @@ fn api_answers(world: &World, key: &str, cluster: ClusterId) -> bool {
     })
 }
 
-/// The kubelet starts: it joins, or comes back.
+/// The kubelet starts: it comes back if it has something to log in with, and otherwise asks for that with its token.
 fn kubelet(world: &mut World, key: &str) {
-    let Some(k0s) = state(world, key) else { return };
-    let delay = world.latency(Latency::K0sJoinWorker, &name_of(world, key));
-    if let Some((cluster, _)) = k0s.node.clone() {
-        return later(world, key, delay / 2, move |world, key| node_ready(world, key, cluster));
-    }
+    let Some(machine) = world.machines.get(key) else { return };
+    let has_login = machine.files.get(LOGIN).is_some();
+    let k0s = &machine.k0s;
     let token_file = k0s.service.as_ref().and_then(|service| service.token_file.clone()).unwrap_or_default();
-    let cluster = match k0s.cluster {
-        Some(cluster) => Ok(cluster),
-        None => invited_by(world, key, &token_file).and_then(|(cluster, is_controller)| match is_controller {
-            true => Err("failed to join: the token is not a worker token".into()),
-            false => Ok(cluster),
-        }),
-    };
-    match cluster {
-        Ok(cluster) => later(world, key, delay / 2, move |world, key| register(world, key, cluster)),
-        Err(reason) => {
-            log(world, key, reason);
-            later(world, key, world.hastened(RETRY), kubelet);
-        }
+    let (node, cluster) = (k0s.node.clone().filter(|_| has_login), k0s.cluster);
+    let delay = world.latency(Latency::K0sJoinWorker, &name_of(world, key));
+    match (node, cluster) {
+        (Some((cluster, _)), _) => later(world, key, delay / 2, move |world, key| returned(world, key, cluster)),
+        (None, Some(cluster)) => later(world, key, delay / 2, move |world, key| register(world, key, cluster)),
+        (None, None) => match token_text(world, key, &token_file).and_then(|text| token::read(&text).map(|_| text)) {
+            Ok(token) => bootstrap(world, key, token, 0),
+            Err(reason) => fail(world, key, &reason),
+        },
     }
+}
+
+/// Asks for a certificate with the token that was read when the process began, until k0s gives up (k0s source,
+/// `BootstrapKubeletKubeconfig`).
+fn bootstrap(world: &mut World, key: &str, token: String, attempt: u32) {
+    let cluster = invited_by(world, key, &token).and_then(|(cluster, is_controller)| match is_controller {
+        true => Err("wrong token type controller-bootstrap, expected type: kubelet-bootstrap".into()),
+        false => Ok(cluster),
+    });
+    match cluster {
+        Ok(cluster) => {
+            let delay = world.latency(Latency::K0sJoinWorker, &name_of(world, key)) / 2;
+            later(world, key, delay, move |world, key| register(world, key, cluster));
+        }
+        Err(_) if attempt < ATTEMPTS => {
+            let delay = world.hastened(WORKER_RETRY * 2_u32.pow(attempt));
+            later(world, key, delay, move |world, key| bootstrap(world, key, token, attempt + 1));
+        }
+        Err(reason) => fail(world, key, &format!("failed to bootstrap kubelet client configuration: {reason}")),
+    }
+}
+
+/// A kubelet that starts registers its node, if somebody has deleted it.
+fn returned(world: &mut World, key: &str, cluster: ClusterId) {
+    if !api_answers(world, key, cluster) {
+        return later(world, key, world.hastened(RETRY), move |world, key| returned(world, key, cluster));
+    }
+    enter_node(world, key, cluster);
+    node_ready(world, key, cluster);
 }
 
 fn register(world: &mut World, key: &str, cluster: ClusterId) {
@@ -324,9 +412,24 @@ fn register(world: &mut World, key: &str, cluster: ClusterId) {
         log(world, key, "unable to register node: connection refused");
         return later(world, key, world.hastened(RETRY), move |world, key| register(world, key, cluster));
     }
+    enter_node(world, key, cluster);
+    let delay = world.latency(Latency::K0sJoinWorker, &name_of(world, key)) / 2;
+    later(world, key, delay, move |world, key| node_ready(world, key, cluster));
+}
+
+/// Whether the cluster's configuration wants load balancers on workers.
+fn balances(world: &World, cluster: ClusterId) -> bool {
+    let members = world.machines.k0s_clusters.get(&cluster).into_iter().flat_map(|cluster| &cluster.members);
+    members.filter_map(|member| world.machines.get(&member.machine)).any(|machine| machine.k0s.settings.balances)
+}
+
+/// The node is an object of the cluster, and the kubelet has something to log in with.
+fn enter_node(world: &mut World, key: &str, cluster: ClusterId) {
     let Some(machine) = world.machines.get(key) else { return };
     let Some(service) = machine.k0s.service.clone() else { return };
     let name = service.node_name.clone().unwrap_or_else(|| machine.hostname.to_lowercase());
+    // On workers only, as a static pod of the kubelet (k0s documentation, node-local load balancing).
+    let balances = !service.is_controller && balances(world, cluster);
     let mut labels: BTreeMap<String, String> = service.labels.iter().cloned().collect();
     let mut taints = Vec::new();
     if service.is_controller {
@@ -342,17 +445,39 @@ fn register(world: &mut World, key: &str, cluster: ClusterId) {
         labels,
         taints,
         architecture: machine.architecture().into(),
+        static_pods: if balances { vec!["nllb".into()] } else { Vec::new() },
     };
     kube::register_node(world, cluster, node);
-    if let Some(k0s) = state_mut(world, key) {
-        k0s.node = Some((cluster, name));
+    if let Some(machine) = world.machines.get_mut(key) {
+        machine.files.put(LOGIN, Vec::new(), 0o600, "root");
+        machine.k0s.node = Some((cluster, name));
     }
-    let delay = world.latency(Latency::K0sJoinWorker, &name_of(world, key)) / 2;
-    later(world, key, delay, move |world, key| node_ready(world, key, cluster));
+}
+
+/// Whether containerd has the images that every node needs, or can pull them: with the proxy that k0s was told when it
+/// started (k0s documentation: its components inherit its environment).
+fn has_images(world: &mut World, key: &str) -> bool {
+    let Some(machine) = world.machines.get(key) else { return false };
+    if machine.k0s.has_images || machine.files.get(BUNDLE).is_some() {
+        return true;
+    }
+    let (node, proxy) = (machine.name().to_owned(), machine.k0s.proxy.clone());
+    let has_images = proxy::judge_machine(world, &node, IMAGES, proxy.as_deref()).is_ok();
+    if let Some(k0s) = state_mut(world, key) {
+        k0s.has_images = has_images;
+    }
+    if !has_images {
+        log(
+            world,
+            key,
+            format!("ErrImagePull: failed to pull image from {IMAGES}: dial tcp: connect: connection refused"),
+        );
+    }
+    has_images
 }
 
 fn node_ready(world: &mut World, key: &str, cluster: ClusterId) {
-    if is_held_back(world, key) || !api_answers(world, key, cluster) {
+    if !has_images(world, key) || is_held_back(world, key) || !api_answers(world, key, cluster) {
         return later(world, key, world.hastened(RETRY), move |world, key| node_ready(world, key, cluster));
     }
     let Some((_, node)) = state(world, key).and_then(|k0s| k0s.node.clone()) else { return };

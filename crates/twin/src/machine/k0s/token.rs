@@ -78,8 +78,12 @@ pub(super) fn create(
     Some(text)
 }
 
-/// The API server no longer takes the token.
+/// The API server no longer takes the token, and nobody finds it any more: what has expired is removed (Kubernetes
+/// documentation, token cleaner).
 pub(super) fn forget(world: &mut World, cluster: ClusterId, bearer: &str) {
+    if let Some(state) = world.machines.k0s_clusters.get_mut(&cluster) {
+        state.tokens.retain(|token| token.bearer() != bearer);
+    }
     if world.machines.k0s_clusters.contains_key(&cluster) {
         kube::bearer_token(world, cluster, bearer, false);
     }

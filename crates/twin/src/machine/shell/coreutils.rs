@@ -3,7 +3,7 @@
 use regex::Regex;
 use sha2::{Digest, Sha256};
 
-use super::{Outcome, test};
+use super::{Outcome, test, text};
 use crate::machine::{
     Machine,
     files::{self, FileError, READ, Who, absolute, parent},
@@ -24,7 +24,7 @@ pub(super) struct Call<'a> {
 }
 
 /// The programs of this file.
-pub(super) const KNOWN: [&str; 30] = [
+pub(super) const KNOWN: [&str; 31] = [
     "[",
     "cat",
     "chmod",
@@ -54,6 +54,7 @@ pub(super) const KNOWN: [&str; 30] = [
     "touch",
     "true",
     "uname",
+    "wc",
     "whoami",
 ];
 
@@ -63,9 +64,19 @@ pub(super) fn reads_input(name: &str, arguments: &[String]) -> bool {
     let operands = arguments.iter().filter(|argument| !argument.starts_with('-')).count();
     match name {
         "tee" => true,
-        "cat" | "sha256sum" => from_input || operands == 0,
+        "cat" | "sha256sum" | "wc" => from_input || operands == 0,
         "head" | "tail" => {
-            from_input || operands == usize::from(arguments.iter().any(|argument| argument == "-n" || argument == "-c"))
+            let mut words = arguments.iter().map(String::as_str);
+            let mut names_file = false;
+            while let Some(word) = words.next() {
+                match word {
+                    // With the number behind it.
+                    "-n" | "-c" => drop(words.next()),
+                    option if option.starts_with('-') => {}
+                    _ => names_file = true,
+                }
+            }
+            from_input || !names_file
         }
         "grep" => from_input || operands < 2,
         "install" | "cp" => from_input,
@@ -90,7 +101,8 @@ pub(super) fn run(machine: &mut Machine, name: &str, call: &Call<'_>) -> Outcome
         "sha256sum" => each_input(machine, call, "sha256sum", |path, bytes| {
             format!("{}  {path}\n", hex::encode(Sha256::digest(bytes))).into_bytes()
         }),
-        "head" | "tail" => part(machine, name, call),
+        "head" | "tail" => text::part(machine, name, call),
+        "wc" => text::wc(machine, call),
         "grep" => grep(machine, call),
         "ls" => ls(machine, call),
         "stat" => stat(machine, call),
@@ -112,7 +124,7 @@ pub(super) fn run(machine: &mut Machine, name: &str, call: &Call<'_>) -> Outcome
 
 impl Call<'_> {
     /// Arguments split into options and operands; the options named in `with_value` take the word after them.
-    fn options(&self, with_value: &str) -> (Vec<(char, String)>, Vec<String>) {
+    pub(super) fn options(&self, with_value: &str) -> (Vec<(char, String)>, Vec<String>) {
         let (mut options, mut operands) = (Vec::new(), Vec::new());
         let mut arguments = self.arguments.iter();
         while let Some(argument) = arguments.next() {
@@ -146,7 +158,8 @@ impl Call<'_> {
         absolute(path, self.directory)
     }
 
-    fn read<'a>(&'a self, machine: &'a Machine, path: &str) -> Result<&'a [u8], FileError> {
+    /// What is in a file, or in standard input.
+    pub(super) fn read<'a>(&'a self, machine: &'a Machine, path: &str) -> Result<&'a [u8], FileError> {
         match path {
             "-" | "/dev/stdin" => Ok(self.input),
             "/dev/null" => Ok(b""),
@@ -155,15 +168,18 @@ impl Call<'_> {
     }
 }
 
-fn has(options: &[(char, String)], letter: char) -> bool {
+/// Whether an option is given.
+pub(super) fn has(options: &[(char, String)], letter: char) -> bool {
     options.iter().any(|(option, _)| *option == letter)
 }
 
-fn value(options: &[(char, String)], letter: char) -> Option<&str> {
+/// The value of an option.
+pub(super) fn value(options: &[(char, String)], letter: char) -> Option<&str> {
     options.iter().find(|(option, _)| *option == letter).map(|(_, value)| value.as_str())
 }
 
-fn complain(outcome: &mut Outcome, code: u32, line: String) {
+/// Goes on after an error, and ends with that code.
+pub(super) fn complain(outcome: &mut Outcome, code: u32, line: String) {
     outcome.code = code;
     outcome.stderr.extend_from_slice(line.as_bytes());
     outcome.stderr.push(b'\n');
@@ -241,25 +257,6 @@ fn each_input(machine: &Machine, call: &Call<'_>, name: &str, turn: impl Fn(&str
         }
     }
     outcome
-}
-
-fn part(machine: &Machine, name: &str, call: &Call<'_>) -> Outcome {
-    let (options, _) = call.options("nc");
-    let count =
-        |letter| value(&options, letter).and_then(|text| text.trim_start_matches(['-', '+']).parse::<usize>().ok());
-    let operands = call.options("nc").1;
-    let path = operands.first().map_or("-", String::as_str);
-    let bytes = match call.read(machine, path) {
-        Ok(bytes) => bytes,
-        Err(error) => return Outcome::fails(1, format!("{name}: cannot open '{path}' for reading: {error}")),
-    };
-    let pieces: Vec<&[u8]> = match count('c') {
-        Some(_) => bytes.chunks(1).collect(),
-        None => bytes.split_inclusive(|byte| *byte == b'\n').collect(),
-    };
-    let wanted = count('c').or_else(|| count('n')).unwrap_or(10).min(pieces.len());
-    let range = if name == "head" { 0..wanted } else { pieces.len() - wanted..pieces.len() };
-    Outcome::says(pieces[range].concat())
 }
 
 fn grep(machine: &Machine, call: &Call<'_>) -> Outcome {

@@ -4,10 +4,12 @@
 //! done outside. During boot there is nobody who could wait: time is counted instead.
 
 mod coreutils;
+mod glance;
 mod parse;
 mod programs;
 mod special;
 mod test;
+mod text;
 
 use std::{collections::BTreeMap, future::Future, pin::Pin, time::Duration};
 
@@ -17,7 +19,7 @@ use self::parse::{Command, Connector, List, Part, Pipeline, Redirect, Word};
 use super::{Machine, files};
 use crate::{Twin, World};
 
-pub(super) use self::parse::parse;
+pub(super) use self::{parse::parse, programs::packages_come};
 
 /// What a command leaves behind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -106,6 +108,8 @@ pub(super) struct Shell<'world> {
     user: String,
     directory: String,
     variables: BTreeMap<String, String>,
+    /// What a script was called with.
+    arguments: Vec<String>,
     umask: u32,
     last_code: u32,
     exit_on_error: bool,
@@ -141,6 +145,7 @@ impl<'world> Shell<'world> {
             user: user.into(),
             directory: "/".into(),
             variables: BTreeMap::new(),
+            arguments: Vec::new(),
             umask: 0o022,
             last_code: 0,
             exit_on_error: false,
@@ -309,6 +314,11 @@ impl<'world> Shell<'world> {
     async fn expand(&mut self, word: &Word) -> Result<Vec<String>, Gone> {
         let mut fields: Vec<String> = Vec::new();
         let mut current: Option<String> = None;
+        // `"$@"` is as many words as there are.
+        let is_all = |part: &&Part| matches!(part, Part::Variable(name, None, true) if name == "@");
+        if word.0.iter().any(|part| is_all(&part)) {
+            return Ok(self.arguments.clone());
+        }
         for part in &word.0 {
             let (text, quoted) = match part {
                 Part::Text(text) => (text.clone(), true),

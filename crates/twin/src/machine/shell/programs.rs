@@ -1,16 +1,15 @@
-//! systemctl, journalctl, wg and curl, as far as they are needed. Messages and exit codes are those of systemd 252,
-//! wireguard-tools and curl.
-
-use percent_encoding::percent_decode_str;
+//! systemctl, journalctl, wg, curl and apt-get, as far as they are needed. Messages and exit codes are those of systemd 252,
+//! wireguard-tools, curl and apt.
 
 use super::Outcome;
 use crate::{
-    World,
-    machine::{files::Who, k0s, systemd, wireguard},
+    FaultKind, World,
+    machine::{files::Who, systemd, wireguard},
+    proxy::{self, Closed},
 };
 
 /// The programs that [`run`] knows.
-pub(super) const KNOWN: [&str; 6] = ["date", "df", "journalctl", "systemctl", "wg", "wg-quick"];
+pub(super) const KNOWN: [&str; 7] = ["apt-get", "df", "journalctl", "rmdir", "systemctl", "wg", "wg-quick"];
 
 /// Programs that are there once one of these packages has been installed.
 pub(super) const PACKAGED: [(&str, &[&str]); 3] =
@@ -22,19 +21,92 @@ pub(super) fn run(world: &mut World, key: &str, who: &Who, name: &str, arguments
         "systemctl" => systemctl(world, key, who, arguments),
         "journalctl" => journalctl(world, key, who, arguments),
         "wg" => wg(world, key, who, arguments),
-        "date" => date(world, key, arguments),
+        "apt-get" => apt_get(world, key, who, arguments),
         "df" => df(arguments),
+        "rmdir" => rmdir(world, key, who, arguments),
         _ => wg_quick(world, key, who, arguments),
     }
 }
 
-/// Seconds since 1970; other formats are left out.
-fn date(world: &World, key: &str, arguments: &[String]) -> Outcome {
-    let ahead = world.machines.get(key).map_or(0, |machine| machine.clock_ahead_seconds);
-    match arguments {
-        [format] if format == "+%s" => Outcome::says(format!("{}\n", world.utc().unix_timestamp() + ahead)),
-        _ => Outcome::fails(1, "date: invalid date"),
+/// `apt-get update` and `apt-get install`: every package is there, once somebody may have it (messages: apt 2.6).
+fn apt_get(world: &mut World, key: &str, who: &Who, arguments: &[String]) -> Outcome {
+    let mut arguments = arguments.iter();
+    let mut words = Vec::new();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "-o" => drop(arguments.next()),
+            option if option.starts_with('-') => {}
+            word => words.push(word.to_owned()),
+        }
     }
+    let Some((verb, packages)) = words.split_first() else { return Outcome::fails(1, "E: Invalid operation") };
+    if !who.is_root() {
+        let text = "E: Could not open lock file /var/lib/dpkg/lock-frontend - open (13: Permission denied)";
+        return Outcome::fails(100, text);
+    }
+    let name = world.machines.get(key).map(|machine| machine.name().to_owned()).unwrap_or_default();
+    let closed = packages_come(world, key).err();
+    match verb.as_str() {
+        "update" => Outcome::says("Reading package lists...\n"),
+        "install" if closed.is_some() => Outcome::fails(
+            100,
+            format!(
+                "E: Failed to fetch http://deb.debian.org/debian/pool/main/c/curl/curl_7.88.1-10_amd64.deb  {}\n\
+                 E: Unable to fetch some archives, maybe run apt-get update or try with --fix-missing?",
+                closed.unwrap_or_default()
+            ),
+        ),
+        "install" if world.faults.strikes(FaultKind::AptLock, &name) => Outcome::fails(
+            100,
+            "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 2117 (unattended-upgr)\n\
+             E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?",
+        ),
+        "install" => {
+            if let Some(machine) = world.machines.get_mut(key) {
+                machine.packages.extend(packages.iter().cloned());
+            }
+            Outcome::says("Reading package lists...\n")
+        }
+        other => Outcome::fails(100, format!("E: Invalid operation {other}")),
+    }
+}
+
+/// Whether apt gets anything; if not, why, in its own words (apt 2.6). It reads its proxy from its configuration.
+pub(in crate::machine) fn packages_come(world: &mut World, key: &str) -> Result<(), String> {
+    const DIRECTORY: &str = "/etc/apt/apt.conf.d";
+    let Some(machine) = world.machines.get(key) else { return Ok(()) };
+    let node = machine.name().to_owned();
+    let files = machine.files.names(DIRECTORY);
+    let text: String = files.iter().filter_map(|file| machine.files.text(&format!("{DIRECTORY}/{file}"))).collect();
+    let address = text.lines().find_map(|line| line.trim().strip_prefix("Acquire::http::Proxy ")).map(str::to_owned);
+    let address = address.map(|address| address.trim_matches(['"', ';', ' ']).to_owned());
+    proxy::judge_machine(world, &node, "deb.debian.org", address.as_deref()).map_err(|closed| match closed {
+        Closed::NoWay => {
+            "Could not connect to deb.debian.org:80 (151.101.2.132). - connect (111: Connection refused)".to_owned()
+        }
+        Closed::NoSuchProxy(name) => format!("Could not resolve '{name}'"),
+        Closed::Login => "407  Proxy Authentication Required".to_owned(),
+    })
+}
+
+/// `rmdir`: empty directories.
+fn rmdir(world: &mut World, key: &str, who: &Who, arguments: &[String]) -> Outcome {
+    let Some(machine) = world.machines.get_mut(key) else { return Outcome::code(1) };
+    let mut outcome = Outcome::default();
+    for path in arguments.iter().filter(|argument| !argument.starts_with('-')) {
+        let why = match machine.files.get(path) {
+            None => "No such file or directory".to_owned(),
+            Some(node) if !node.is_directory() => "Not a directory".to_owned(),
+            Some(_) if !machine.files.names(path).is_empty() => "Directory not empty".to_owned(),
+            Some(_) => match machine.files.remove(path, true, who) {
+                Ok(()) => continue,
+                Err(error) => error.to_string(),
+            },
+        };
+        outcome.then(Outcome::fails(1, format!("rmdir: failed to remove '{path}': {why}")));
+        outcome.code = 1;
+    }
+    outcome
 }
 
 /// `df -Pk`: a disk of 64 GiB of which little is used (guess).
@@ -327,12 +399,18 @@ pub(super) struct Curl {
     fail: bool,
     /// Whether the answer itself is not wanted.
     pub(super) head: bool,
+    /// Whether options come from the standard input.
+    pub(super) reads_options: bool,
+    proxy: Option<String>,
+    exceptions: Vec<String>,
 }
 
 /// Registries of images and charts that are there.
 const REGISTRIES: [&str; 3] = ["ghcr.io", "quay.io", "registry.mirantis.com"];
 /// Options of curl that take a value.
-const CURL_VALUES: [&str; 13] = [
+const CURL_VALUES: [&str; 15] = [
+    "-K",
+    "--config",
     "-o",
     "--output",
     "--retry",
@@ -364,14 +442,25 @@ const CURL_SWITCHES: [&str; 10] = [
 impl Curl {
     /// Understands the command line.
     pub(super) fn parse(arguments: &[String]) -> Result<Self, Outcome> {
-        let mut curl = Self { url: String::new(), output: None, create_directories: false, fail: false, head: false };
+        let mut curl = Self {
+            url: String::new(),
+            output: None,
+            create_directories: false,
+            fail: false,
+            head: false,
+            reads_options: false,
+            proxy: None,
+            exceptions: Vec::new(),
+        };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
             let switch = argument.as_str();
             if CURL_VALUES.contains(&switch) {
                 let value = arguments.next().cloned();
-                if switch == "-o" || switch == "--output" {
-                    curl.output = value;
+                match switch {
+                    "-o" | "--output" => curl.output = value,
+                    "-K" | "--config" => curl.reads_options = value.as_deref() == Some("-"),
+                    _ => {}
                 }
             } else if CURL_SWITCHES.contains(&switch) {
                 curl.fail |= switch == "--fail";
@@ -394,6 +483,37 @@ impl Curl {
         if curl.url.is_empty() { Err(Outcome::fails(2, "curl: no URL specified!")) } else { Ok(curl) }
     }
 
+    /// Takes options from a file of them: `name = "value"` on each line (curl documentation, `--config`).
+    pub(super) fn read_options(&mut self, text: &str) {
+        for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
+            let value = value.trim().trim_matches('"');
+            match name.trim() {
+                "proxy" => self.proxy = Some(value.to_owned()),
+                "noproxy" => self.exceptions = value.split(',').map(str::to_owned).collect(),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether there is a way to the host (curl 7.88's own words).
+    pub(super) fn way(&self, world: &mut World, key: &str) -> Result<(), Outcome> {
+        let rest = self.url.split_once("://").map_or(self.url.as_str(), |(_, rest)| rest);
+        let host = rest.split('/').next().unwrap_or_default();
+        let is_excepted =
+            self.exceptions.iter().any(|name| name == "*" || host.ends_with(name.as_str()) && !name.is_empty());
+        let proxy = self.proxy.as_deref().filter(|_| !is_excepted);
+        let node = world.machines.get(key).map(|machine| machine.name().to_owned()).unwrap_or_default();
+        proxy::judge_machine(world, &node, host, proxy).map_err(|closed| match closed {
+            Closed::NoWay => Outcome::fails(
+                7,
+                format!("curl: (7) Failed to connect to {host} port 443 after 31 ms: Couldn't connect to server"),
+            ),
+            Closed::NoSuchProxy(name) => Outcome::fails(5, format!("curl: (5) Could not resolve proxy: {name}")),
+            Closed::Login if self.fail => Outcome::fails(22, "curl: (22) HTTP response code said error"),
+            Closed::Login => Outcome::fails(56, "curl: (56) CONNECT tunnel failed, response 407"),
+        })
+    }
+
     /// What the internet answers: the k0s releases are all there is of it.
     pub(super) fn answer(&self) -> Result<Vec<u8>, Outcome> {
         let rest = self.url.strip_prefix("https://").or_else(|| self.url.strip_prefix("http://")).unwrap_or(&self.url);
@@ -405,11 +525,8 @@ impl Curl {
         if host != "github.com" {
             return Err(Outcome::fails(6, format!("curl: (6) Could not resolve host: {host}")));
         }
-        let path = percent_decode_str(path).decode_utf8_lossy();
-        let release = path.strip_prefix("k0sproject/k0s/releases/download/").and_then(|rest| rest.split_once('/'));
-        let binary = release.and_then(|(version, file)| k0s::Binary::released(version, file));
-        match binary {
-            Some(binary) => Ok(binary.bytes()),
+        match crate::internet::at(path) {
+            Some(file) => Ok(file),
             None if self.fail => Err(Outcome::fails(22, "curl: (22) The requested URL returned error: 404")),
             None => Ok(b"Not Found".to_vec()),
         }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Gone, Kernel, Outcome, Running, Shell, coreutils, programs};
+use super::{Gone, Kernel, Outcome, Running, Shell, coreutils, glance, programs};
 use crate::{
-    Latency,
+    FaultKind, Latency,
     machine::{cloud_init, files, k0s},
 };
 
@@ -32,7 +32,10 @@ impl Shell<'_> {
                 Program::Known(name) => self.known(&name, arguments).await,
                 Program::K0s(path) => self.k0s(&path, arguments).await,
                 Program::Script(text) => {
+                    // A process of its own: what it sets ends with it.
+                    let before = (self.variables.clone(), std::mem::replace(&mut self.arguments, arguments.to_vec()));
                     let outcome = self.run(&text).await;
+                    (self.variables, self.arguments) = before;
                     self.exited = false;
                     outcome
                 }
@@ -84,7 +87,8 @@ impl Shell<'_> {
                 };
             }
             let packaged = programs::PACKAGED.iter().find(|(program, _)| *program == base);
-            let known = (KNOWN.contains(&base) || coreutils::KNOWN.contains(&base) || programs::KNOWN.contains(&base))
+            let programs = [&KNOWN[..], &coreutils::KNOWN, &glance::KNOWN, &programs::KNOWN];
+            let known = programs.iter().any(|programs| programs.contains(&base))
                 && packaged
                     .is_none_or(|(_, packages)| packages.iter().any(|package| machine.packages.contains(*package)));
             match known && !base.contains('/') {
@@ -118,6 +122,9 @@ impl Shell<'_> {
     async fn simple(&mut self, name: &str, arguments: &[String]) -> Result<Outcome, Gone> {
         let input = if coreutils::reads_input(name, arguments) { self.input.read().await } else { Vec::new() };
         let (who, directory, umask) = (self.who()?, self.directory.clone(), self.umask);
+        if glance::KNOWN.contains(&name) {
+            return self.here(|world, key| glance::run(world, key, &who, name, arguments));
+        }
         if programs::KNOWN.contains(&name) {
             return self.here(|world, key| programs::run(world, key, &who, name, arguments));
         }
@@ -298,11 +305,18 @@ impl Shell<'_> {
     }
 
     async fn curl(&mut self, arguments: &[String]) -> Result<Outcome, Gone> {
-        let request = match programs::Curl::parse(arguments) {
+        let mut request = match programs::Curl::parse(arguments) {
             Ok(request) => request,
             Err(outcome) => return Ok(outcome),
         };
-        let binary = match request.answer() {
+        if request.reads_options {
+            let options = self.input.read().await;
+            request.read_options(&String::from_utf8_lossy(&options));
+        }
+        if let Err(outcome) = self.here(|world, key| request.way(world, key))? {
+            return Ok(outcome);
+        }
+        let mut binary = match request.answer() {
             Ok(binary) => binary,
             Err(outcome) => return Ok(outcome),
         };
@@ -313,6 +327,9 @@ impl Shell<'_> {
             let name = world.machines.get(key).map(|machine| machine.name().to_owned()).unwrap_or_default();
             if let Some(machine) = world.machines.get_mut(key) {
                 machine.k0s.has_downloaded = true;
+            }
+            if world.faults.strikes(FaultKind::TamperedDownload, &name) {
+                binary.extend_from_slice(b"and something that nobody has released\n");
             }
             world.latency(Latency::K0sDownload, &name)
         })?;
@@ -336,8 +353,8 @@ impl Shell<'_> {
     }
 
     async fn k0s(&mut self, path: &str, arguments: &[String]) -> Result<Outcome, Gone> {
-        let who = self.who()?;
-        let answer = self.here(|world, key| k0s::command(world, key, &who, path, arguments))?;
+        let (who, kubeconfig) = (self.who()?, self.variable("KUBECONFIG")?);
+        let answer = self.here(|world, key| k0s::command(world, key, (&who, &kubeconfig), path, arguments))?;
         match answer {
             k0s::Answer::Now(outcome) => Ok(outcome),
             k0s::Answer::After(delay, finish) => {

@@ -145,8 +145,20 @@ async fn a_token_ends_and_a_bad_configuration_is_said() {
     assert!(ok(&leader, "sudo k0s token list").await.contains("No k0s join tokens"));
     upload(&worker, "/etc/k0s/token", &token).await;
     ok(&worker, "sudo k0s install worker --token-file=/etc/k0s/token && sudo k0s start").await;
-    twin.sleep(Duration::from_secs(100)).await;
+    // It tries for a quarter of an hour before it says so, and reads its token when it begins again.
+    twin.sleep(Duration::from_secs(1000)).await;
+    assert!(!ok(&worker, "sudo journalctl -u k0sworker").await.contains("401 Unauthorized"));
+    twin.sleep(Duration::from_secs(40)).await;
     assert!(ok(&worker, "sudo journalctl -u k0sworker").await.contains("401 Unauthorized"));
+    let token = ok(&leader, "sudo k0s token create --role=worker --expiry=1h").await;
+    upload(&worker, "/etc/k0s/token", &token).await;
+    twin.sleep(Duration::from_secs(500)).await;
+    assert_eq!(run(&worker, "sudo test -e /var/lib/k0s/kubelet.conf").await.0, 1);
+    ok(&worker, "sudo systemctl restart k0sworker").await;
+    until(&twin, &leader, &nodes_ready(1)).await;
+    ok(&leader, "sudo k0s kubectl delete node node-2").await;
+    ok(&worker, "sudo systemctl restart k0sworker").await;
+    until(&twin, &leader, &nodes_ready(1)).await;
     assert_eq!(run(&leader, "sudo k0s token invalidate nobody").await.0, 1);
     ok(&worker, "sudo k0s stop && sudo k0s reset").await;
     upload(&worker, "/etc/k0s/bad.yaml", &CONFIG.replace("address", "adress")).await;
