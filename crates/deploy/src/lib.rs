@@ -16,6 +16,7 @@ pub mod cloud_init;
 pub mod config;
 pub mod control_plane;
 pub mod deployment;
+pub mod difference;
 pub mod environment;
 pub mod hosts;
 pub mod http;

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use engine::{Decision, Plan, PlannedStep, State, StepState, StepStatus};
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
@@ -14,7 +13,8 @@ use crate::{
     config::Config,
     control_plane::{self, MACHINE},
     deployment::Repair,
-    environment::{Loose, fingerprint},
+    difference::{Cause, Difference, DifferenceKind, Reason},
+    environment::fingerprint,
     k0s,
     observe::{HostSeen, Observed},
     recipe::Line,
@@ -45,55 +45,8 @@ pub struct Question<'a> {
     pub repair: &'a Repair,
 }
 
-/// Something that was done and is not the case any more.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Difference {
-    /// What kind of difference, for programs: `machine-stopped`.
-    pub name: &'static str,
-    /// What it is about.
-    pub subject: String,
-    /// What was seen, in words.
-    pub cause: String,
-    /// What `deploy` will do about it; nothing if a person has to.
-    pub repair: Option<String>,
-}
-
-/// Why a step has to run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Reason {
-    name: &'static str,
-    text: String,
-}
-
-impl Reason {
-    fn new(name: &'static str, text: impl Into<String>) -> Self {
-        Self { name, text: text.into() }
-    }
-}
-
 /// Whether a step holds: what was seen, or why it has to run.
 type Verdict = Result<String, Reason>;
-
-/// Not done yet: no difference, but work.
-const NOT_DONE: &str = "not-done";
-/// It follows another step that runs: no difference of its own.
-const FOLLOWS: &str = "follows";
-/// Wanted otherwise than before: no difference, but a change.
-pub(crate) const CHANGED: &str = "changed";
-/// SSH is open to somebody else than us.
-const ADDRESS_CHANGED: &str = "address-changed";
-
-impl Difference {
-    /// What others may read and must not.
-    pub(crate) fn of_mode(loose: Loose) -> Self {
-        Self {
-            name: "file-mode",
-            cause: format!("others may read it (mode {:04o})", loose.mode),
-            repair: Some(format!("make it private ({:04o})", loose.wanted)),
-            subject: loose.path,
-        }
-    }
-}
 
 /// Plans a deployment: which steps of the recipe run, and why; and what of it repairs a difference.
 pub fn deployment(question: &Question<'_>, recipe: &[Line]) -> (Plan, Vec<Difference>) {
@@ -210,22 +163,25 @@ impl Question<'_> {
     fn difference(&self, task: Task, reason: &Reason) -> Option<Difference> {
         let state = self.recorded.steps.get(&task.id(self.topology));
         let done = |step: &StepState| step.completed_with.is_some() || step.status == StepStatus::Completed;
-        if !state.is_some_and(done) || [NOT_DONE, FOLLOWS, CHANGED].contains(&reason.name) {
+        let Cause::Differs(kind) = reason.cause else { return None };
+        if !state.is_some_and(done) {
             return None;
         }
-        let repair = (!["foreign", "ssh-silent"].contains(&reason.name)).then(|| match reason.name {
-            "machine-stopped" => "start it".to_owned(),
-            "machine-missing" => "recreate it and rejoin it to the cluster".to_owned(),
-            "rule-missing" | "rule-changed" => "restore the rules".to_owned(),
-            ADDRESS_CHANGED | "ssh-closed" => "open SSH to your address".to_owned(),
-            "mesh-down" => "restart WireGuard".to_owned(),
-            "kubectl-missing" => "put it back".to_owned(),
-            "resource-missing" | "group-missing" => format!("recreate {}", task.title(self.config, self.topology)),
-            _ => format!("repair {}", task.title(self.config, self.topology)),
-        });
+        let title = || task.title(self.config, self.topology);
+        let repair = match kind {
+            DifferenceKind::Foreign | DifferenceKind::SshSilent => None,
+            DifferenceKind::MachineStopped => Some("start it".to_owned()),
+            DifferenceKind::MachineMissing => Some("recreate it and rejoin it to the cluster".to_owned()),
+            DifferenceKind::RuleMissing | DifferenceKind::RuleChanged => Some("restore the rules".to_owned()),
+            DifferenceKind::AddressChanged | DifferenceKind::SshClosed => Some("open SSH to your address".to_owned()),
+            DifferenceKind::MeshDown => Some("restart WireGuard".to_owned()),
+            DifferenceKind::KubectlMissing => Some("put it back".to_owned()),
+            DifferenceKind::ResourceMissing | DifferenceKind::GroupMissing => Some(format!("recreate {}", title())),
+            _ => Some(format!("repair {}", title())),
+        };
         Some(Difference {
-            name: reason.name,
-            subject: task.machine(self.topology).map_or_else(|| task.title(self.config, self.topology), str::to_owned),
+            kind,
+            subject: task.machine(self.topology).map_or_else(title, str::to_owned),
             cause: reason.text.clone(),
             repair,
         })
@@ -236,16 +192,16 @@ impl Question<'_> {
         let mut differences = Vec::new();
         if let Some(cause) = self.loss().filter(|_| !self.repair.start_anew) {
             let subject = "control plane".to_owned();
-            differences.push(Difference { name: "control-plane-lost", subject, cause, repair: None });
+            differences.push(Difference { kind: DifferenceKind::ControlPlaneLost, subject, cause, repair: None });
         }
-        let mut name = |name: &'static str, node: &Node, cause: String| {
-            differences.push(Difference { name, subject: node.name.clone(), cause, repair: None });
+        let mut name = |kind: DifferenceKind, node: &Node, cause: String| {
+            differences.push(Difference { kind, subject: node.name.clone(), cause, repair: None });
         };
         for node in &self.topology.nodes {
             if let Some(machine) = self.observed.inventory.find(Kind::VirtualMachine, &node.name) {
                 if inventory::is_failed(machine) && self.is_kept(self.position(node)) {
                     name(
-                        "machine-not-ready",
+                        DifferenceKind::MachineNotReady,
                         node,
                         format!(
                             "Azure calls it Failed; it is left as it is, with what runs on it (to make it anew: `k0rdentctl replace {}`)",
@@ -255,11 +211,15 @@ impl Question<'_> {
                 }
                 let size = machine.pointer("/properties/hardwareProfile/vmSize").and_then(|size| size.as_str());
                 if let Some(size) = size.filter(|size| !size.eq_ignore_ascii_case(&node.size)) {
-                    name("machine-size", node, format!("its size is {size}, not {}", node.size));
+                    name(DifferenceKind::MachineSize, node, format!("its size is {size}, not {}", node.size));
                 }
                 let zone = machine["zones"][0].as_str().unwrap_or_default();
                 if !node.may_be_in(zone) {
-                    name("machine-zone", node, format!("it is in zone {zone:?}, which is not among those wanted"));
+                    name(
+                        DifferenceKind::MachineZone,
+                        node,
+                        format!("it is in zone {zone:?}, which is not among those wanted"),
+                    );
                 }
             }
             let cluster = self.observed.cluster.as_ref();
@@ -267,7 +227,7 @@ impl Question<'_> {
             if let Some(seen) = cluster.and_then(|cluster| cluster.nodes.get(&node.name))
                 && seen.version != wanted
             {
-                name("k0s-version", node, format!("it runs {}, not {wanted}", seen.version));
+                name(DifferenceKind::K0sVersion, node, format!("it runs {}, not {wanted}", seen.version));
             }
         }
         differences
@@ -278,15 +238,15 @@ impl Question<'_> {
         let names = &self.topology.names;
         let of_node = |other: &Task| task.node().is_some() && other.node() == task.node();
         if task.is_of_cluster() && self.starts_anew() {
-            return Err(Reason::new(CHANGED, "an empty cluster is begun"));
+            return Err(Reason::new(Cause::Changed, "an empty cluster is begun"));
         }
         match task {
-            Task::Replace(node) => Err(Reason::new("machine-useless", self.replaced_because(node))),
+            Task::Replace(node) => Err(Reason::new(DifferenceKind::MachineUseless, self.replaced_because(node))),
             Task::ResourceGroup => self.group(),
             Task::SshKey => self.resource(Kind::SshKey, &names.ssh_key),
             Task::SecurityGroup => self.rules(),
             Task::VirtualNetwork => self.resource(Kind::VirtualNetwork, &names.vnet),
-            Task::Tags => tags::verdict(self).map_err(|(name, text)| Reason::new(name, text)),
+            Task::Tags => tags::verdict(self),
             Task::PublicAddress(node) => {
                 self.stays(node)?;
                 self.resource(Kind::PublicIp, &self.node(node).public_ip_name())
@@ -344,12 +304,12 @@ impl Question<'_> {
                 self.recorded(task)?;
                 match &self.observed.cluster {
                     Some(cluster) if cluster.chart => Ok("it is installed".to_owned()),
-                    Some(_) => Err(Reason::new("chart-missing", "it is not installed")),
-                    None => Err(Reason::new("cluster-silent", "the cluster does not answer")),
+                    Some(_) => Err(Reason::new(DifferenceKind::ChartMissing, "it is not installed")),
+                    None => Err(Reason::new(DifferenceKind::ClusterSilent, "the cluster does not answer")),
                 }
             }
             Task::Management => self.management(task),
-            _ => Err(Reason::new(NOT_DONE, "removed from the configuration")),
+            _ => Err(Reason::new(Cause::NotDone, "removed from the configuration")),
         }
     }
 
@@ -369,7 +329,9 @@ impl Question<'_> {
     fn stays(&self, node: usize) -> Result<(), Reason> {
         let machine = self.observed.inventory.find(Kind::VirtualMachine, &self.node(node).name);
         match machine.is_some_and(inventory::is_deleting) {
-            true => Err(Reason::new("resource-missing", "it goes with its machine, which is being deleted")),
+            true => {
+                Err(Reason::new(DifferenceKind::ResourceMissing, "it goes with its machine, which is being deleted"))
+            }
             false => Ok(()),
         }
     }
@@ -378,7 +340,7 @@ impl Question<'_> {
     fn same_machine(&self, node: usize) -> Result<(), Reason> {
         match self.node(node).host.is_some() || self.is_kept(node) {
             true => Ok(()),
-            false => Err(Reason::new("machine-replaced", "it is another machine than before")),
+            false => Err(Reason::new(DifferenceKind::MachineReplaced, "it is another machine than before")),
         }
     }
 
@@ -390,10 +352,12 @@ impl Question<'_> {
         let wanted = &self.config.software.k0s.version;
         match (task, binary) {
             (Task::Binary(_), Some(version)) if version == wanted => Ok(format!("k0s {wanted} is there")),
-            (Task::Binary(_), Some(version)) => Err(Reason::new("k0s-binary", format!("its k0s is {version}"))),
-            (Task::Binary(_), None) => Err(Reason::new("k0s-binary", "its k0s binary is missing")),
+            (Task::Binary(_), Some(version)) => {
+                Err(Reason::new(DifferenceKind::K0sBinary, format!("its k0s is {version}")))
+            }
+            (Task::Binary(_), None) => Err(Reason::new(DifferenceKind::K0sBinary, "its k0s binary is missing")),
             (Task::HomeKubeconfig(_), _) if !has_kubectl => {
-                Err(Reason::new("kubectl-missing", "its kubectl or its ~/.kube/config is missing"))
+                Err(Reason::new(DifferenceKind::KubectlMissing, "its kubectl or its ~/.kube/config is missing"))
             }
             _ => Ok("it answers SSH".to_owned()),
         }
@@ -402,11 +366,13 @@ impl Question<'_> {
     fn group(&self) -> Verdict {
         match &self.observed.inventory.group {
             Some(_) if self.observed.inventory.is_deleting() => {
-                Err(Reason::new("group-deleting", "it is being deleted"))
+                Err(Reason::new(DifferenceKind::GroupDeleting, "it is being deleted"))
             }
-            Some(group) if !self.ours(group) => Err(Reason::new("foreign", "it exists and does not carry our tag")),
+            Some(group) if !self.ours(group) => {
+                Err(Reason::new(DifferenceKind::Foreign, "it exists and does not carry our tag"))
+            }
             Some(_) => Ok("it exists".to_owned()),
-            None => Err(Reason::new("group-missing", "it does not exist")),
+            None => Err(Reason::new(DifferenceKind::GroupMissing, "it does not exist")),
         }
     }
 
@@ -417,13 +383,13 @@ impl Question<'_> {
     /// A network resource exists, is ours, and Azure calls it ready.
     fn resource(&self, kind: Kind, name: &str) -> Verdict {
         let found = self.observed.inventory.find(kind, name);
-        let found = found.ok_or_else(|| Reason::new("resource-missing", "it does not exist"))?;
+        let found = found.ok_or_else(|| Reason::new(DifferenceKind::ResourceMissing, "it does not exist"))?;
         if !self.ours(found) {
-            return Err(Reason::new("foreign", "it exists and does not carry our tag"));
+            return Err(Reason::new(DifferenceKind::Foreign, "it exists and does not carry our tag"));
         }
         match inventory::provisioning_state(found) {
             None | Some("Succeeded") => Ok("it exists".to_owned()),
-            Some(state) => Err(Reason::new("resource-not-ready", format!("Azure calls it {state}"))),
+            Some(state) => Err(Reason::new(DifferenceKind::ResourceNotReady, format!("Azure calls it {state}"))),
         }
     }
 
@@ -432,19 +398,19 @@ impl Question<'_> {
         let name = &self.topology.names.nsg;
         self.resource(Kind::NetworkSecurityGroup, name)?;
         let Some(found) = self.observed.inventory.find(Kind::NetworkSecurityGroup, name) else {
-            return Err(Reason::new("resource-missing", "it does not exist"));
+            return Err(Reason::new(DifferenceKind::ResourceMissing, "it does not exist"));
         };
         match resources::rule_trouble(found, self.topology.mesh_port, self.ssh_from) {
             None => Ok("its rules are there".to_owned()),
             Some(RuleTrouble::OpenTo(ranges)) if self.config.azure.ssh_allowed_from.is_empty() => {
-                Err(Reason::new(ADDRESS_CHANGED, way_in::closed_to(&ranges, self.ssh_from)))
+                Err(Reason::new(DifferenceKind::AddressChanged, way_in::closed_to(&ranges, self.ssh_from)))
             }
             // Which addresses may come in, and by which port, is not as it was when the rules were made.
             Some(trouble) => {
-                let (name, text) = trouble.told(self.ssh_from);
+                let (kind, text) = trouble.told(self.ssh_from);
                 Err(match self.rules_follow() {
-                    true => Reason::new(CHANGED, format!("the configuration changed: {text}")),
-                    false => Reason::new(name, text),
+                    true => Reason::new(Cause::Changed, format!("the configuration changed: {text}")),
+                    false => Reason::new(kind, text),
                 })
             }
         }
@@ -463,22 +429,27 @@ impl Question<'_> {
             return Ok("it was there before".to_owned());
         }
         let found = self.observed.inventory.find(Kind::VirtualMachine, &planned.name);
-        let found = found.ok_or_else(|| Reason::new("machine-missing", "it does not exist"))?;
+        let found = found.ok_or_else(|| Reason::new(DifferenceKind::MachineMissing, "it does not exist"))?;
         if !self.ours(found) {
-            return Err(Reason::new("foreign", "a machine of that name exists and does not carry our tag"));
+            return Err(Reason::new(
+                DifferenceKind::Foreign,
+                "a machine of that name exists and does not carry our tag",
+            ));
         }
         if inventory::is_deleting(found) {
-            return Err(Reason::new("machine-missing", "it is being deleted"));
+            return Err(Reason::new(DifferenceKind::MachineMissing, "it is being deleted"));
         }
         if let Some(power @ ("deallocated" | "deallocating" | "stopped" | "stopping")) = inventory::power_state(found) {
-            return Err(Reason::new("machine-stopped", format!("it is {power}")));
+            return Err(Reason::new(DifferenceKind::MachineStopped, format!("it is {power}")));
         }
         match inventory::provisioning_state(found) {
             Some("Succeeded") | None => Ok("it exists".to_owned()),
             Some(_) if ready && inventory::is_failed(found) && self.is_kept(node) => {
                 Ok("Azure calls it Failed, and it is left as it is".to_owned())
             }
-            Some(state) if ready => Err(Reason::new("machine-not-ready", format!("Azure calls it {state}"))),
+            Some(state) if ready => {
+                Err(Reason::new(DifferenceKind::MachineNotReady, format!("Azure calls it {state}")))
+            }
             Some(_) => Ok("Azure has accepted it".to_owned()),
         }
     }
@@ -489,7 +460,7 @@ impl Question<'_> {
                 self.recorded(Task::Ready(node))?;
             }
             self.machine(node, false)
-                .map_err(|reason| Reason::new(FOLLOWS, format!("{}: {}", self.node(node).name, reason.text)))?;
+                .map_err(|reason| Reason::new(Cause::Follows, format!("{}: {}", self.node(node).name, reason.text)))?;
         }
         Ok("every machine exists".to_owned())
     }
@@ -497,16 +468,18 @@ impl Question<'_> {
     /// An earlier run completed the step, from the same inputs.
     fn recorded(&self, task: Task) -> Result<(), Reason> {
         let Some(state) = self.recorded.steps.get(&task.id(self.topology)) else {
-            return Err(Reason::new(NOT_DONE, "not done yet"));
+            return Err(Reason::new(Cause::NotDone, "not done yet"));
         };
         match &state.completed_with {
-            None => Err(Reason::new(NOT_DONE, "not done yet")),
-            Some(before) if *before != self.fingerprint(task) => Err(Reason::new(CHANGED, "configuration changed")),
+            None => Err(Reason::new(Cause::NotDone, "not done yet")),
+            Some(before) if *before != self.fingerprint(task) => {
+                Err(Reason::new(Cause::Changed, "configuration changed"))
+            }
             Some(_) => match state.status {
                 StepStatus::Completed => Ok(()),
-                StepStatus::Failed => Err(Reason::new(NOT_DONE, "it failed in the last run")),
+                StepStatus::Failed => Err(Reason::new(Cause::NotDone, "it failed in the last run")),
                 StepStatus::Pending | StepStatus::Running => {
-                    Err(Reason::new(NOT_DONE, "the last run did not finish it"))
+                    Err(Reason::new(Cause::NotDone, "the last run did not finish it"))
                 }
             },
         }
@@ -515,7 +488,7 @@ impl Question<'_> {
     /// None of the steps before it that matter to it runs in this plan.
     fn not_after(&self, line: &Line, runs: &BTreeSet<Task>, matters: impl Fn(&Task) -> bool) -> Result<(), Reason> {
         let follows = line.after.iter().any(|task| runs.contains(task) && matters(task));
-        if follows { Err(Reason::new(FOLLOWS, "depends on a step that runs first")) } else { Ok(()) }
+        if follows { Err(Reason::new(Cause::Follows, "depends on a step that runs first")) } else { Ok(()) }
     }
 
     fn host(&self, node: usize) -> Option<&HostSeen> {
@@ -525,22 +498,23 @@ impl Question<'_> {
     fn reachable(&self, node: usize) -> Verdict {
         match self.host(node) {
             Some(HostSeen::Reachable { claim: Some(trouble), .. }) => {
-                Err(Reason::new("host-not-ours", trouble.clone()))
+                Err(Reason::new(DifferenceKind::HostNotOurs, trouble.clone()))
             }
             Some(HostSeen::Reachable { .. }) => Ok("it answers SSH".to_owned()),
             Some(HostSeen::Unreachable(why)) => {
                 let own = self.ssh_from.first().map(String::as_str);
-                let (name, text) = way_in::silent(self.topology, &self.observed.inventory, own, self.node(node), why);
-                Err(Reason::new(name, text))
+                Err(way_in::silent(self.topology, &self.observed.inventory, own, self.node(node), why))
             }
-            None => Err(Reason::new(NOT_DONE, "it was not asked")),
+            None => Err(Reason::new(Cause::NotDone, "it was not asked")),
         }
     }
 
     fn in_mesh(&self, node: usize) -> Verdict {
         self.reachable(node)?;
         match self.host(node) {
-            Some(HostSeen::Reachable { mesh: Some(trouble), .. }) => Err(Reason::new("mesh-down", trouble.clone())),
+            Some(HostSeen::Reachable { mesh: Some(trouble), .. }) => {
+                Err(Reason::new(DifferenceKind::MeshDown, trouble.clone()))
+            }
             _ => Ok("it is in the mesh with its own key".to_owned()),
         }
     }
@@ -550,18 +524,18 @@ impl Question<'_> {
     fn member(&self, node: usize) -> Verdict {
         self.reachable(node)?;
         if let Some(HostSeen::Reachable { k0s: Some(trouble), .. }) = self.host(node) {
-            return Err(Reason::new("k0s-down", trouble.clone()));
+            return Err(Reason::new(DifferenceKind::K0sDown, trouble.clone()));
         }
         let planned = self.node(node);
-        let silent = || Reason::new("cluster-silent", "the cluster does not answer");
+        let silent = || Reason::new(DifferenceKind::ClusterSilent, "the cluster does not answer");
         let cluster = self.observed.cluster.as_ref().ok_or_else(silent)?;
         if planned.role == Role::Controller && !planned.runs_workloads {
             return Ok("its service runs, and the cluster answers".to_owned());
         }
         match cluster.nodes.get(&planned.name) {
-            None => Err(Reason::new("node-missing", "it is not a node of the cluster")),
+            None => Err(Reason::new(DifferenceKind::NodeMissing, "it is not a node of the cluster")),
             Some(seen) if !seen.ready => {
-                Err(Reason::new("node-not-ready", format!("its node is not Ready: {}", seen.message)))
+                Err(Reason::new(DifferenceKind::NodeNotReady, format!("its node is not Ready: {}", seen.message)))
             }
             Some(_) => Ok("its node is Ready".to_owned()),
         }
@@ -570,17 +544,17 @@ impl Question<'_> {
     fn management(&self, task: Task) -> Verdict {
         self.recorded(task)?;
         let Some(cluster) = &self.observed.cluster else {
-            return Err(Reason::new("cluster-silent", "the cluster does not answer"));
+            return Err(Reason::new(DifferenceKind::ClusterSilent, "the cluster does not answer"));
         };
         let Some(seen) = &cluster.management else {
-            return Err(Reason::new("management-missing", "there is no Management object"));
+            return Err(Reason::new(DifferenceKind::ManagementMissing, "there is no Management object"));
         };
         if seen.deleting {
-            return Err(Reason::new("management-deleting", "it is being deleted"));
+            return Err(Reason::new(DifferenceKind::ManagementDeleting, "it is being deleted"));
         }
         match seen.trouble(&release_name(&self.config.software.k0rdent.version)) {
             None => Ok(format!("Ready, release {}", seen.release)),
-            Some(trouble) => Err(Reason::new("management-not-ready", trouble)),
+            Some(trouble) => Err(Reason::new(DifferenceKind::ManagementNotReady, trouble)),
         }
     }
 
@@ -589,11 +563,11 @@ impl Question<'_> {
         let mut recorded = self.recorded.artifacts.keys();
         let forced = |file: &&String| belongs(file) && self.force.is_some_and(|part| file.contains(part));
         if let Some(file) = recorded.clone().find(forced) {
-            return Err(Reason::new(CHANGED, format!("asked to regenerate {file}")));
+            return Err(Reason::new(Cause::Changed, format!("asked to regenerate {file}")));
         }
         let missing = recorded.find(|file| belongs(file) && !self.observed.intact_files.contains(*file));
         match missing {
-            Some(file) => Err(Reason::new("file-changed", format!("{file} is missing or was changed"))),
+            Some(file) => Err(Reason::new(DifferenceKind::FileChanged, format!("{file} is missing or was changed"))),
             None => Ok("its files are there".to_owned()),
         }
     }

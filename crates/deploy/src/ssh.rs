@@ -249,8 +249,9 @@ impl Connection {
         channel.exec(true, command).await.map_err(broken)?;
         if let Some(input) = input {
             channel.data(input).await.map_err(broken)?;
-            channel.eof().await.map_err(broken)?;
         }
+        // Also where there is nothing to say: a program that reads its standard input would wait for it.
+        channel.eof().await.map_err(broken)?;
         let (mut stdout, mut stderr, mut code) = (Vec::new(), Vec::new(), None);
         while let Some(message) = channel.wait().await {
             match message {

@@ -14,7 +14,8 @@ use crate::{
         resources::{TAG_CLUSTER, TAG_NODE, TAG_ROLE},
     },
     config::Config,
-    plan::{CHANGED, Question},
+    difference::{Cause, DifferenceKind, Reason},
+    plan::Question,
     task::Task,
     topology::{Node, Topology},
 };
@@ -101,8 +102,8 @@ fn goes(topology: &Topology, inventory: &Inventory, node: &Node, kind: Kind) -> 
     machine.is_some_and(inventory::is_deleting) || (is_replaced && matches!(kind, Kind::VirtualMachine | Kind::Disk))
 }
 
-/// Whether everything that exists has the tags that are wanted: what was seen, or the name of a difference and its text.
-pub(crate) fn verdict(question: &Question<'_>) -> Result<String, (&'static str, String)> {
+/// Whether everything that exists has the tags that are wanted: what was seen, or what is otherwise.
+pub(crate) fn verdict(question: &Question<'_>) -> Result<String, Reason> {
     let Question { config, topology, recorded, observed, .. } = question;
     let changes = changes(config, topology, &observed.inventory, &given(recorded));
     let Some(text) = text(&changes) else { return Ok("everything that exists has its tags".to_owned()) };
@@ -110,7 +111,7 @@ pub(crate) fn verdict(question: &Question<'_>) -> Result<String, (&'static str, 
     let held = recorded.steps.get(&Task::Tags.id(topology)).is_some_and(|step| {
         step.status == StepStatus::Completed && step.planned.fingerprint == question.fingerprint(Task::Tags)
     });
-    Err((if held { "tags-changed" } else { CHANGED }, text))
+    Err(Reason::new(if held { DifferenceKind::TagsChanged.into() } else { Cause::Changed }, text))
 }
 
 /// The changes in words, tag by tag; nothing if there are none.

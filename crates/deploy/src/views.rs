@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use crate::{
     config::Provider,
-    plan::Difference,
+    difference::Difference,
     preview::Preview,
     recipe,
     session::{Place, Planned},

@@ -10,6 +10,7 @@ use crate::{
     },
     config::Config,
     deployment::ssh_failure,
+    difference::{DifferenceKind, Reason},
     ssh::SshError,
     topology::{Node, Topology},
 };
@@ -47,19 +48,16 @@ pub(crate) fn closed(topology: &Topology, inventory: &Inventory, own: Option<&st
 
 /// What kind of difference it is that a machine does not answer, and what a person reads about it: a deployment can open
 /// SSH, and cannot wake a machine that sleeps.
-pub(crate) fn silent(
-    topology: &Topology,
-    inventory: &Inventory,
-    own: Option<&str>,
-    node: &Node,
-    why: &str,
-) -> (&'static str, String) {
+pub(crate) fn silent(topology: &Topology, inventory: &Inventory, own: Option<&str>, node: &Node, why: &str) -> Reason {
     if node.host.is_some() {
-        return ("ssh-silent", why.to_owned());
+        return Reason::new(DifferenceKind::SshSilent, why);
     }
     match closed(topology, inventory, own) {
-        Some(closed) => ("ssh-closed", closed),
-        None => ("ssh-silent", format!("{why} (to restart it: `{}`)", restart(topology, node))),
+        Some(closed) => Reason::new(DifferenceKind::SshClosed, closed),
+        None => {
+            let restart = restart(topology, node);
+            Reason::new(DifferenceKind::SshSilent, format!("{why} (to restart it: `{restart}`)"))
+        }
     }
 }
 

@@ -337,6 +337,6 @@ async fn a_management_object_that_is_being_deleted_is_called_so() {
     kubernetes.delete(&engine::Intent::for_tests(), management, None, "kcm").await.expect("a deletion that begins");
     let drift = environment.session(Phase::K0rdent).check().await.expect("a look at the world");
     let [difference] = &drift.differences[..] else { panic!("{drift:?}") };
-    let told = (difference.name, difference.subject.as_str(), difference.cause.as_str());
+    let told = (difference.kind.name(), difference.subject.as_str(), difference.cause.as_str());
     assert_eq!(told, ("management-deleting", "k0rdent Management", "it is being deleted"));
 }

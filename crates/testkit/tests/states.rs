@@ -13,8 +13,8 @@ use std::{
 
 use deploy::{
     config::{self, Config},
+    difference::Difference,
     leftovers::Leftover,
-    plan::Difference,
     recipe::{Manner, Part},
     session::{Finished, Session, SessionError, Teardown, Watching, status_of},
     task::Phase,

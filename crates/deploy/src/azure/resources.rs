@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::watch::Kind;
-use crate::config::Image;
+use crate::{config::Image, difference::DifferenceKind};
 
 /// Tags by name.
 pub type Tags = BTreeMap<String, String>;
@@ -130,13 +130,16 @@ pub enum RuleTrouble<'group> {
 
 impl RuleTrouble<'_> {
     /// What kind of difference it is, and what that means where SSH is to be open to these ranges.
-    pub fn told(&self, ssh_from: &[String]) -> (&'static str, String) {
+    pub fn told(&self, ssh_from: &[String]) -> (DifferenceKind, String) {
         match self {
-            Self::Missing(rule) => ("rule-missing", format!("rule {rule} is missing")),
-            Self::Changed(rule) => ("rule-changed", format!("rule {rule} was changed")),
+            Self::Missing(rule) => (DifferenceKind::RuleMissing, format!("rule {rule} is missing")),
+            Self::Changed(rule) => (DifferenceKind::RuleChanged, format!("rule {rule} was changed")),
             Self::OpenTo(ranges) => {
                 let (there, wanted) = (ranges.join(", "), ssh_from.join(", "));
-                ("rule-changed", format!("rule {SSH_RULE} was changed: SSH is open to {there}, not to {wanted}"))
+                (
+                    DifferenceKind::RuleChanged,
+                    format!("rule {SSH_RULE} was changed: SSH is open to {there}, not to {wanted}"),
+                )
             }
         }
     }

@@ -9,7 +9,7 @@ use super::{LOOK_PATIENCE, Session, SessionError, failed, has_no_cluster, record
 use crate::{
     azure::{Call, inventory::tag, resources},
     config::Config,
-    plan::Difference,
+    difference::Difference,
     preview::Preview,
     topology::{ClusterId, Topology},
 };

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anstyle::Style;
 use deploy::{
     config::{Config, VmPriority},
-    plan::Difference,
+    difference::Difference,
     preview::{Action, Change, Opening},
     prices::{self, Cost},
     session::Place,
@@ -343,8 +343,8 @@ pub(crate) fn ranges(names: &[&str]) -> String {
 pub(crate) fn differences(differences: &[Difference]) -> String {
     let row = |difference: &Difference| {
         let repair = difference.repair.as_deref().unwrap_or("not repaired automatically");
-        let Difference { name, subject, cause, .. } = difference;
-        vec![format!("  {name}"), subject.clone(), cause.clone(), format!("-> {repair}")]
+        let Difference { kind, subject, cause, .. } = difference;
+        vec![format!("  {}", kind.name()), subject.clone(), cause.clone(), format!("-> {repair}")]
     };
     table(&differences.iter().map(row).collect::<Vec<_>>())
 }

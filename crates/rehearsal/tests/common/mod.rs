@@ -171,7 +171,7 @@ impl Environment {
     /// The differences from what is recorded: name and subject.
     pub(crate) async fn check(&self) -> Vec<(&'static str, String)> {
         let drift = self.session(deploy::task::Phase::K0rdent).check().await.expect("a look at the world");
-        drift.differences.into_iter().map(|difference| (difference.name, difference.subject)).collect()
+        drift.differences.into_iter().map(|difference| (difference.kind.name(), difference.subject)).collect()
     }
 }
 
