@@ -204,7 +204,13 @@ pub fn status(state: &State, provider: Provider, topology: Option<&Topology>, ac
         },
     });
     let nodes = topology.map_or_else(Vec::new, |topology| {
-        (0..topology.nodes.len()).map(|node| node_status(state, topology, node)).collect()
+        let mut steps: BTreeMap<&str, Vec<&StepState>> = BTreeMap::new();
+        for (node, step) in state.steps.values().filter_map(|step| Some((step.planned.node.as_deref()?, step))) {
+            steps.entry(node).or_default().push(step);
+        }
+        let of_node = |node: &Node| steps.get(node.name.as_str()).map_or(&[][..], Vec::as_slice);
+        let status = |(position, node)| node_status(state, topology, position, of_node(node));
+        topology.nodes.iter().enumerate().map(status).collect()
     });
     let warnings = topology.map(|topology| misplaced(topology, &nodes)).unwrap_or_default();
     let management = topology.and_then(|topology| management(state, topology));
@@ -334,20 +340,20 @@ fn held(step: &StepState) -> bool {
     step.planned.decision == engine::Decision::Skip
 }
 
-fn node_status(state: &State, topology: &Topology, node: usize) -> NodeStatus {
+/// Where a node stands, by the steps that are about it.
+fn node_status(state: &State, topology: &Topology, node: usize, of_node: &[&StepState]) -> NodeStatus {
     let planned = &topology.nodes[node];
     let is_made = planned.host.is_none();
     let step = |task: Task| state.steps.get(&task.id(topology));
     let complete = |task: Task| step(task).is_some_and(|step| step.status == StepStatus::Completed || held(step));
     let joined = [Task::Leader(node), Task::Controller(node), Task::Worker(node)].into_iter().any(complete);
-    let of_node = state.steps.values().filter(|step| step.planned.node.as_deref() == Some(&planned.name));
-    let failed = of_node.clone().any(|step| step.status == StepStatus::Failed);
+    let failed = of_node.iter().any(|step| step.status == StepStatus::Failed);
     let machine_state = match () {
         () if failed => "failed",
         () if joined => "joined",
         () if complete(Task::Ready(node)) => "ready",
         () if is_made && complete(Task::Machine(node)) => "booting",
-        () if of_node.clone().any(|step| step.started_at.is_some()) => "creating",
+        () if of_node.iter().any(|step| step.started_at.is_some()) => "creating",
         () => "absent",
     };
     let output = |task: Task, key: &str| step(task).map(|step| step.output[key].clone()).unwrap_or_default();

@@ -18,6 +18,10 @@ mod views;
 mod way_out;
 mod world;
 
+/// Answers of clouds and clusters are JSON: small pieces of memory that come and go.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     commands::main()
 }

@@ -1,6 +1,6 @@
 //! k0s: the binary, the first controller, those that join it, and the kubeconfigs that come out of it.
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
 
 use engine::{Context, Done, Failure, pause};
 use serde_json::json;
@@ -464,23 +464,32 @@ impl NodeSeen {
 /// Follows the nodes for as long as the run lives, on one watch for all who wait.
 pub(crate) async fn follow_nodes(
     kubernetes: crate::kubernetes::Kubernetes,
-    board: Arc<tokio::sync::watch::Sender<std::collections::BTreeMap<String, NodeSeen>>>,
+    board: Arc<tokio::sync::watch::Sender<BTreeMap<String, NodeSeen>>>,
 ) {
-    let look = |nodes: &std::collections::BTreeMap<String, kube::api::DynamicObject>| {
-        let seen: std::collections::BTreeMap<_, _> =
-            nodes.iter().map(|(name, node)| (name.clone(), NodeSeen::of(node))).collect();
+    // Of five hundred nodes one has changed.
+    let mut versions = BTreeMap::new();
+    let mut look = |nodes: &BTreeMap<String, kube::api::DynamicObject>| {
         board.send_if_modified(|current| {
-            let changed = *current != seen;
-            if changed {
-                *current = seen;
+            let before = current.len();
+            current.retain(|name, _| nodes.contains_key(name));
+            let mut is_changed = current.len() != before;
+            for (name, node) in nodes {
+                let version = node.metadata.resource_version.clone();
+                let is_known = version.is_some() && current.contains_key(name);
+                if is_known && versions.get(name) == Some(&version) {
+                    continue;
+                }
+                versions.insert(name.clone(), version);
+                let seen = NodeSeen::of(node);
+                is_changed |= current.insert(name.clone(), seen.clone()) != Some(seen);
             }
-            changed
+            is_changed
         });
         ControlFlow::<()>::Continue(())
     };
     loop {
         // It ends by a refusal only; those who wait have deadlines of their own, and the next try may be allowed.
-        let _refused: Result<(), KubernetesError> = kubernetes.follow(NODE, None, None, look, |_| {}).await;
+        let _refused: Result<(), KubernetesError> = kubernetes.follow(NODE, None, None, &mut look, |_| {}).await;
         pause(LOOK_AGAIN).await;
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::{
     ClusterId,
-    object::is_terminating,
+    object::{is_terminating, text},
     store::{Change, ObjectKey, Verb, key_of},
     types::DEFINITIONS,
 };
@@ -39,6 +39,8 @@ pub(super) enum Job {
     Definition(String),
     /// Whatever the object with this uid owned.
     Garbage(String),
+    /// The pods of the node of this name that no controller has put there, and those of one that is gone.
+    PodsOfNode(String),
     /// Deployments, replica sets and pods.
     Workloads,
 }
@@ -57,17 +59,28 @@ pub(super) fn react(world: &mut World, id: ClusterId, change: &Change) {
         flux::HELM_RELEASES if flux::is_wanted(change) => schedule(world, id, Job::Management),
         kcm::CLUSTER_DEPLOYMENTS if !is_gone => schedule(world, id, Job::ClusterDeployment(key.clone())),
         "nodes" => {
+            if change.verb != Verb::Modified {
+                schedule(world, id, Job::PodsOfNode(key.1.clone()));
+            }
             schedule(world, id, Job::Workloads);
             charts::nodes_changed(world, id);
         }
         "namespaces" if is_leaving => schedule(world, id, Job::Namespace(key.1.clone())),
         DEFINITIONS if is_leaving => schedule(world, id, Job::Definition(key.1.clone())),
         "deployments.apps" if wants_changed => schedule(world, id, Job::Workloads),
-        "pods" if is_gone => schedule(world, id, Job::Workloads),
+        "pods" if change.verb != Verb::Modified => {
+            let node = text(&change.object, "/spec/nodeName");
+            if !node.is_empty() {
+                schedule(world, id, Job::PodsOfNode(node.to_owned()));
+            }
+            if is_gone {
+                schedule(world, id, Job::Workloads);
+            }
+        }
         _ => {}
     }
     if is_gone {
-        let uid = super::object::text(&change.object, "/metadata/uid").to_owned();
+        let uid = text(&change.object, "/metadata/uid").to_owned();
         schedule(world, id, Job::Garbage(uid));
         let Some(cluster) = world.clusters.by_id.get(&id) else { return };
         let emptied_namespace = cluster.namespace_accepts(&key.0) == Some(false);
@@ -106,6 +119,7 @@ pub(super) fn resume(world: &mut World, id: ClusterId) {
     let job = |(kind, key, object): (&String, &ObjectKey, &std::sync::Arc<serde_json::Value>)| match kind.as_str() {
         charts::CHARTS => Some(Job::Chart(key.clone())),
         kcm::CLUSTER_DEPLOYMENTS => Some(Job::ClusterDeployment(key.clone())),
+        "nodes" => Some(Job::PodsOfNode(key.1.clone())),
         "namespaces" if is_terminating(object) => Some(Job::Namespace(key.1.clone())),
         DEFINITIONS if is_terminating(object) => Some(Job::Definition(key.1.clone())),
         _ => None,
@@ -125,6 +139,7 @@ fn run(world: &mut World, id: ClusterId, job: Job) {
         Job::Namespace(name) => namespaces::empty(world, id, &name),
         Job::Definition(name) => namespaces::empty_definition(world, id, &name),
         Job::Garbage(uid) => namespaces::collect_garbage(world, id, &uid),
+        Job::PodsOfNode(name) => nodes::keep_pods(world, id, &name),
         Job::Workloads => workloads::reconcile(world, id),
     }
 }

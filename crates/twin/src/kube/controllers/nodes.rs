@@ -57,37 +57,47 @@ pub(in super::super) fn register(world: &mut World, id: ClusterId, node: &NodeSp
     });
 }
 
-/// Kubelets mirror their static pods, again and again if somebody deletes them (Kubernetes documentation, static pods).
-pub(super) fn mirror_static_pods(cluster: &mut Cluster) {
-    let mut static_pods = std::mem::take(&mut cluster.static_pods);
-    static_pods.retain(|name, pods| {
-        let Some(node) = cluster.store.get("nodes", "", name) else { return false };
-        let now = cluster.now.clone();
-        for pod in pods {
-            let hash = digest(&format!("{pod} {name}"), 32);
-            let mut owner = owner_reference(&node);
-            unset(&mut owner, &["blockOwnerDeletion"]);
-            let mut mirror = json!({
-                "metadata": {
-                    "name": format!("{pod}-{name}"), "namespace": "kube-system",
-                    "annotations": {"kubernetes.io/config.mirror": hash, "kubernetes.io/config.hash": hash},
-                    "ownerReferences": [owner],
-                },
-                "spec": {
-                    "nodeName": name, "hostNetwork": true, "priorityClassName": "system-node-critical",
-                    "containers": [{"name": pod, "image": pod}],
-                    "tolerations": [{"operator": "Exists", "effect": "NoExecute"}],
-                },
-                "status": {"phase": "Running", "startTime": now},
-            });
-            for kind in ["Initialized", "Ready", "ContainersReady", "PodScheduled"] {
-                set_condition(&mut mirror, kind, "True", "", "", &now);
+/// A kubelet mirrors its static pods, again and again if somebody deletes them (Kubernetes documentation, static pods).
+/// The pods of a node that is gone are gone.
+pub(super) fn keep_pods(world: &mut World, id: ClusterId, name: &str) {
+    enter(world, id, "world", |cluster| match cluster.store.get("nodes", "", name) {
+        Some(node) => {
+            for pod in cluster.static_pods.get(name).cloned().unwrap_or_default() {
+                let mirror = mirror(&node, name, &pod, &cluster.now);
+                cluster.ensure("pods", mirror);
             }
-            cluster.ensure("pods", mirror);
         }
-        true
+        None => {
+            let pods = cluster.store.iter("pods").filter(|(_, pod)| text(pod, "/spec/nodeName") == name);
+            for key in pods.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+                cluster.remove("pods", &key);
+            }
+        }
     });
-    cluster.static_pods = static_pods;
+}
+
+/// What the API shows of a static pod.
+fn mirror(node: &Value, node_name: &str, pod: &str, now: &str) -> Value {
+    let hash = digest(&format!("{pod} {node_name}"), 32);
+    let mut owner = owner_reference(node);
+    unset(&mut owner, &["blockOwnerDeletion"]);
+    let mut mirror = json!({
+        "metadata": {
+            "name": format!("{pod}-{node_name}"), "namespace": "kube-system",
+            "annotations": {"kubernetes.io/config.mirror": hash, "kubernetes.io/config.hash": hash},
+            "ownerReferences": [owner],
+        },
+        "spec": {
+            "nodeName": node_name, "hostNetwork": true, "priorityClassName": "system-node-critical",
+            "containers": [{"name": pod, "image": pod}],
+            "tolerations": [{"operator": "Exists", "effect": "NoExecute"}],
+        },
+        "status": {"phase": "Running", "startTime": now},
+    });
+    for kind in ["Initialized", "Ready", "ContainersReady", "PodScheduled"] {
+        set_condition(&mut mirror, kind, "True", "", "", now);
+    }
+    mirror
 }
 
 /// A kubelet reports whether its node is ready, or the node controller that the kubelet is silent.

@@ -9,7 +9,7 @@ use super::{
         ClusterId,
         cluster::{Cluster, digest, enter},
         object::{is_terminating, list, name, namespace, owner_reference, set, set_condition, text},
-        store::{ObjectKey, key_of},
+        store::key_of,
     },
     Job, nodes, schedule,
 };
@@ -26,8 +26,6 @@ type Owned = BTreeMap<String, Vec<Arc<Value>>>;
 pub(super) fn reconcile(world: &mut World, id: ClusterId) {
     let now = world.now;
     let starting = enter(world, id, "world", |cluster| {
-        remove_stranded_pods(cluster);
-        nodes::mirror_static_pods(cluster);
         let deployments: Vec<Arc<Value>> = cluster
             .store
             .iter("deployments.apps")
@@ -84,19 +82,6 @@ fn parts(deployment: &Arc<Value>, sets: &Owned, pods: &Owned) -> Vec<Arc<Value>>
         parts.push(set);
     }
     parts
-}
-
-/// Pods of nodes that are gone are gone.
-fn remove_stranded_pods(cluster: &mut Cluster) {
-    let is_stranded = |pod: &Value| {
-        let node = text(pod, "/spec/nodeName");
-        !node.is_empty() && cluster.store.get("nodes", "", node).is_none()
-    };
-    let stranded: Vec<ObjectKey> =
-        cluster.store.iter("pods").filter(|(_, pod)| is_stranded(pod)).map(|(key, _)| key.clone()).collect();
-    for key in stranded {
-        cluster.remove("pods", &key);
-    }
 }
 
 /// How far the pods have come that have come least far.
