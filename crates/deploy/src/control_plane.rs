@@ -30,6 +30,9 @@ pub(crate) fn undone(question: &Question<'_>, task: Task) -> Vec<StepId> {
     let of_machine = |step: &PlannedStep| step.node.as_deref() == task.machine(question.topology);
     let verb = |step: &PlannedStep, verbs: &[&str]| verbs.iter().any(|verb| step.id.as_str().ends_with(verb));
     match task {
+        // Its machine may be gone before anybody can say so: the run may be killed.
+        Task::Drain(_) => ids(&|step| of_machine(step) && verb(step, &["/worker"])),
+        Task::LeaveEtcd(_) => ids(&|step| of_machine(step) && verb(step, &["/controller", "/first-controller"])),
         Task::DeleteMachine(_) => ids(&|step| of_machine(step) && !verb(step, &["/drain", "/leave-etcd"])),
         // The address and the interface stay.
         Task::Replace(_) => ids(&|step| of_machine(step) && is_of(step, &[Phase::Machines, Phase::Mesh, Phase::K0s])),

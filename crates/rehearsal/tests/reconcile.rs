@@ -6,6 +6,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use common::{Environment, a_while, configuration};
 use deploy::{session::SessionError, task::Phase};
+use engine::{Event, Message, StepId};
+use tokio::sync::Notify;
 use twin::Action;
 
 /// Deploys 3+2, lets something happen, and expects that one difference and its repair.
@@ -273,6 +275,39 @@ async fn controllers_that_are_gone_leave_etcd_first() {
         assert_eq!(resource(&environment, "k0s-controller-3-pip"), None);
         assert_eq!(environment.check().await, []);
         environment.reset_to_nothing().await;
+    }
+}
+
+/// A run that takes a machine away may be killed before it hears that the machine is gone. What held there is not missing:
+/// nobody says that it was lost, whoever wants it again.
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_away_by_a_run_that_was_killed_is_not_lost() {
+    for (more, fewer, machine) in
+        [((3, 1), (1, 1), "k0s-controller-2"), ((3, 1), (1, 1), "k0s-controller-3"), ((1, 2), (1, 1), "k0s-worker-2")]
+    {
+        let mut environment = Environment::new(&configuration(more.0, more.1), 7);
+        environment.deploy().await.expect("a deployment");
+        environment.configure(&configuration(fewer.0, fewer.1));
+        let step = StepId::new(format!("k0s/{machine}/delete"));
+        let is_deleting = Notify::new();
+        let listener = |message: &Message| {
+            if matches!(message, Message::Recorded(record) if matches!(&record.event, Event::Intended { step: of, .. } if *of == step))
+            {
+                is_deleting.notify_one();
+            }
+        };
+        tokio::select! {
+            ended = environment.deploy_heard(Phase::K0rdent, &listener) => panic!("not killed: {ended:?}"),
+            () = async { is_deleting.notified().await; engine::pause(Duration::from_secs(2)).await } => {}
+        }
+        a_while().await;
+        environment.deploy().await.expect("a deployment");
+        assert_eq!(environment.check().await, []);
+        environment.configure(&configuration(more.0, more.1));
+        assert_eq!(environment.check().await, [], "{machine} was taken away, and not lost");
+        environment.deploy().await.expect("the machine is wanted again");
+        assert_eq!(environment.check().await, []);
+        assert_eq!(environment.clusters(), 1);
     }
 }
 

@@ -125,9 +125,8 @@ impl Act {
 
     /// Whether the Management may say for a while after the act what a fault had it say.
     pub fn troubles_management(&self) -> bool {
-        self.faults
-            .iter()
-            .any(|fault| matches!(fault.name, FaultKind::ComponentFailure | FaultKind::ManagementNotReady))
+        use FaultKind::{ComponentFailure, LateWebhook, ManagementNotReady};
+        self.faults.iter().any(|fault| matches!(fault.name, ComponentFailure | LateWebhook | ManagementNotReady))
     }
 }
 
@@ -329,7 +328,7 @@ impl Draw {
 
     fn fault(&mut self, nodes: Nodes) -> Fault {
         use FaultKind::*;
-        const KINDS: [FaultKind; 18] = [
+        const KINDS: [FaultKind; 21] = [
             Capacity,
             Capacity,
             Throttle,
@@ -342,10 +341,13 @@ impl Draw {
             SlowBoot,
             BootFailure,
             CloudInitError,
+            AptLock,
             WireguardDown,
             SshRefused,
             SshHang,
             K0sNotReady,
+            IsolatedController,
+            LateWebhook,
             ComponentFailure,
             ManagementNotReady,
         ];
@@ -360,7 +362,7 @@ impl Draw {
                 _ => node,
             }),
             Throttle | ServerError | Quota | ManagementNotReady => None,
-            ComponentFailure => Some("cluster-api-provider-azure".to_owned()),
+            ComponentFailure | LateWebhook => Some("cluster-api-provider-azure".to_owned()),
             _ => Some(node),
         };
         let times = if matches!(name, Throttle | ServerError) { self.up_to(1, 6) } else { self.up_to(1, 3) };
