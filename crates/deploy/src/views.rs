@@ -204,12 +204,10 @@ pub fn status(state: &State, provider: Provider, topology: Option<&Topology>, ac
         },
     });
     let nodes = topology.map_or_else(Vec::new, |topology| {
-        let mut steps: BTreeMap<&str, Vec<&StepState>> = BTreeMap::new();
-        for (node, step) in state.steps.values().filter_map(|step| Some((step.planned.node.as_deref()?, step))) {
-            steps.entry(node).or_default().push(step);
-        }
-        let of_node = |node: &Node| steps.get(node.name.as_str()).map_or(&[][..], Vec::as_slice);
-        let status = |(position, node)| node_status(state, topology, position, of_node(node));
+        // Steps that the last plan does not name are history, unless it does not speak of the machine at all.
+        let (now, ever) = (by_node(current(state)), by_node(state.steps.values()));
+        let of_node = |name: &str| now.get(name).or_else(|| ever.get(name)).map_or(&[][..], Vec::as_slice);
+        let status = |(position, node): (usize, &Node)| node_status(state, topology, position, of_node(&node.name));
         topology.nodes.iter().enumerate().map(status).collect()
     });
     let warnings = topology.map(|topology| misplaced(topology, &nodes)).unwrap_or_default();
@@ -338,6 +336,14 @@ fn took(steps: &[&StepState]) -> Option<u64> {
 /// Seen to hold by the planner, though no run of ours recorded it (an adopted resource).
 fn held(step: &StepState) -> bool {
     step.planned.decision == engine::Decision::Skip
+}
+
+fn by_node<'state>(steps: impl Iterator<Item = &'state StepState>) -> BTreeMap<&'state str, Vec<&'state StepState>> {
+    let mut by_node: BTreeMap<&str, Vec<&StepState>> = BTreeMap::new();
+    for (node, step) in steps.filter_map(|step| Some((step.planned.node.as_deref()?, step))) {
+        by_node.entry(node).or_default().push(step);
+    }
+    by_node
 }
 
 /// Where a node stands, by the steps that are about it.

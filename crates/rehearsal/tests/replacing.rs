@@ -68,6 +68,20 @@ async fn a_machine_is_replaced_by_hand_and_is_as_the_others() {
     environment.reset_to_nothing().await;
 }
 
+/// A later run makes the machine by itself, and does not name the step that failed any more.
+#[tokio::test(start_paused = true)]
+async fn a_replacement_that_failed_is_history_when_the_machine_is_there() {
+    let text = configuration(3, 3);
+    let environment = Environment::new(&text, 7);
+    environment.deploy().await.expect("a deployment");
+    environment.set_faults(&[Fault { name: FaultKind::Quota, target: None, times: None }]);
+    environment.repair(&text, &replace("k0s-worker-1")).await.expect_err("there is no room for a new one");
+    environment.set_faults(&[]);
+    let finished = environment.deploy().await.expect("a deployment");
+    let not_joined: Vec<_> = finished.status.nodes.iter().filter(|node| node.state != "joined").collect();
+    assert!(not_joined.is_empty(), "{not_joined:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_would_lose_the_cluster_is_not_replaced() {
     let text = configuration(1, 1);

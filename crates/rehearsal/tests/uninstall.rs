@@ -219,6 +219,46 @@ async fn a_child_that_does_not_go_stops_the_teardown() {
     assert_eq!(environment.stage.twin.with(|world| twin::azure::resources(world)), [] as [Value; 0]);
 }
 
+/// Without keys nobody can ask the cluster for its children, and once its machines are gone nobody ever will: that it may have
+/// had some is said at the end all the same, wherever the teardown was killed.
+#[tokio::test(start_paused = true)]
+async fn children_that_nobody_could_ask_for_are_not_forgotten() {
+    for number in 0.. {
+        let environment = Environment::new(&configuration(1, 1), 7);
+        environment.deploy().await.expect("a deployment");
+        make_child(&environment, "child-a").await;
+        fs_err::remove_file(environment.home().join("keys.json")).expect("keys");
+        let forced = Teardown { manner: Manner::Force, ..Teardown::default() };
+        let (_go_on, stop) = watch::channel(Stop::No);
+        let struck = Arc::new(tokio::sync::Notify::new());
+        let (reached, strike) = (AtomicUsize::new(0), Arc::clone(&struck));
+        let inject = move |_: FaultPoint, _: &engine::StepId| {
+            if reached.fetch_add(1, Ordering::Relaxed) < number {
+                return Injection::None;
+            }
+            strike.notify_one();
+            Injection::Hang
+        };
+        let watching = Watching { stop, listener: &common::show, faults: Some(Arc::new(inject)) };
+        let session = environment.session(Phase::K0rdent);
+        let ended = tokio::select! {
+            () = struck.notified() => None,
+            ended = session.reset(&forced, watching) => Some(ended),
+        };
+        let is_over = ended.is_some();
+        let finished = match ended {
+            Some(finished) => finished,
+            None => environment.reset_as(&forced).await,
+        };
+        let children = finished.expect("a teardown").children;
+        assert!(children.iter().any(|left| left.id.contains("child-a")), "killed at {number}: {children:?}");
+        if is_over {
+            assert!(number > 5, "{number}");
+            return;
+        }
+    }
+}
+
 /// The notes in the journal.
 fn notes(environment: &Environment) -> String {
     let (_, records) = environment.session(Phase::K0rdent).recorded().expect("a journal").expect("records");

@@ -13,7 +13,7 @@ use crate::{
     topology::{ClusterId, Leaving, Node, Positions, Topology},
 };
 
-/// What is settled about child clusters: their names.
+/// What is settled about child clusters: their names; null if a teardown could not ask for them.
 pub(crate) const CHILDREN: &str = "children";
 /// What is settled about hosts that existed before.
 pub(super) const HOSTS: &str = "hosts";
@@ -82,7 +82,7 @@ pub fn cluster_id(state: &State) -> Option<ClusterId> {
 
 /// A settlement; what there is before any, if there is none.
 fn settled<T: DeserializeOwned + Default>(state: &State, key: &str) -> Result<T, JournalError> {
-    let Some(recorded) = state.settled.get(key) else { return Ok(T::default()) };
+    let Some(recorded) = state.settled.get(key).filter(|recorded| !recorded.is_null()) else { return Ok(T::default()) };
     let illegible = |source| JournalError::Illegible { key: key.to_owned(), source };
     serde_json::from_value(recorded.clone()).map_err(illegible)
 }

@@ -299,6 +299,14 @@ impl<'session> Run<'session> {
         Ok(())
     }
 
+    /// Settles something before the plan runs.
+    pub(super) fn settle(&self, key: &str, value: serde_json::Value) -> Result<(), SessionError> {
+        let event = Event::Settled { key: key.to_owned(), value };
+        let record = self.journal.append(self.session.settings.world.clock.utc(), event)?;
+        (self.watching.listener)(&Message::Recorded(Box::new(record)));
+        Ok(())
+    }
+
     /// What a teardown has left that failed while it deleted; nothing if it failed before.
     async fn left_behind(&self, report: &engine::Report) -> Option<Vec<Leftover>> {
         let topology = &self.deployment.topology;

@@ -180,6 +180,7 @@ impl Session {
             &run.deployment.inventory,
         );
         if subject.cannot_know_children(&run.deployment.topology, &recipe) {
+            run.settle(CHILDREN, serde_json::Value::Null)?;
             run.deployment.learn_children(None);
         }
         let plan = plan::teardown(&run.question(&Observed::default()), &recipe);
@@ -489,10 +490,15 @@ impl Subject {
         !is_known || chart.is_some_and(|chart| chart.started_at.is_some())
     }
 
-    /// Whether there may be child clusters of which nobody can say anything: nobody has asked, and nobody will.
+    /// Whether there may be child clusters of which nobody can say anything: nobody has asked, and nobody will. A teardown
+    /// that has seen everything gone remembers that it could not know.
     fn cannot_know_children(&self, topology: &Topology, recipe: &[Line]) -> bool {
         let asks = recipe.iter().any(|line| matches!(line.task, Task::ChildClusters | Task::Survey));
-        self.may_have_children(topology) && !asks && !self.state.settled.contains_key(CHILDREN)
+        let is_unknown = match self.state.settled.get(CHILDREN) {
+            None => self.may_have_children(topology),
+            Some(known) => known.is_null(),
+        };
+        is_unknown && !asks
     }
 
     /// The steps, and what is not among them, with the reason. k0rdent does not let itself be uninstalled while it has

@@ -328,7 +328,7 @@ impl Draw {
 
     fn fault(&mut self, nodes: Nodes) -> Fault {
         use FaultKind::*;
-        const KINDS: [FaultKind; 21] = [
+        const KINDS: [FaultKind; 20] = [
             Capacity,
             Capacity,
             Throttle,
@@ -346,7 +346,6 @@ impl Draw {
             SshRefused,
             SshHang,
             K0sNotReady,
-            IsolatedController,
             LateWebhook,
             ComponentFailure,
             ManagementNotReady,
