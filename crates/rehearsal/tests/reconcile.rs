@@ -297,6 +297,7 @@ async fn what_was_taken_away_by_a_run_that_was_killed_is_not_lost() {
             }
         };
         tokio::select! {
+            biased;
             ended = environment.deploy_heard(Phase::K0rdent, &listener) => panic!("not killed: {ended:?}"),
             () = async { is_deleting.notified().await; engine::pause(Duration::from_secs(2)).await } => {}
         }

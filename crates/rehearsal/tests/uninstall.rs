@@ -242,6 +242,7 @@ async fn children_that_nobody_could_ask_for_are_not_forgotten() {
         let watching = Watching { stop, listener: &common::show, faults: Some(Arc::new(inject)) };
         let session = environment.session(Phase::K0rdent);
         let ended = tokio::select! {
+            biased;
             () = struck.notified() => None,
             ended = session.reset(&forced, watching) => Some(ended),
         };

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs::TryLockError,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -78,9 +79,23 @@ pub struct Endpoints {
     pub started_at: OffsetDateTime,
 }
 
+/// Whoever serves from a directory has it alone, until its process ends: the files in it lead to one world.
+fn claim(data_dir: &Path) -> io::Result<fs_err::File> {
+    let directory = fs_err::File::open(data_dir)?;
+    directory.file().try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => {
+            io::Error::other("another twin is served from there; end that one, or name another directory")
+        }
+        TryLockError::Error(error) => error,
+    })?;
+    Ok(directory)
+}
+
 /// Serves a new world until the future is dropped; `ready` is called once clients can come.
 pub async fn serve(options: ServeOptions, ready: impl FnOnce(&Endpoints)) -> io::Result<()> {
     let ServeOptions { data_dir, seed, speed, epoch } = options;
+    fs_err::create_dir_all(&data_dir)?;
+    let _claim = claim(&data_dir)?;
     let arm = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let ssh_port = ssh_port().await;
     let (network, _reservation) = reserve_network(arm.local_addr()?.port(), ssh_port).await?;
@@ -107,7 +122,6 @@ pub async fn serve(options: ServeOptions, ready: impl FnOnce(&Endpoints)) -> io:
         world.azure.login_url = endpoints.authority.clone();
         world.azure.ca_pem()
     });
-    fs_err::create_dir_all(&data_dir)?;
     write(&endpoints.ca_file, ca_pem.as_bytes())?;
     write(&data_dir.join("endpoints.json"), &serde_json::to_vec_pretty(&endpoints)?)?;
     ready(&endpoints);

@@ -170,8 +170,9 @@ impl Active {
     }
 }
 
-/// The text with the machine called `it`; other things and machines whose names begin like its name keep theirs.
+/// The text with the machine, or its node, called `it`; other things and machines whose names begin like its name keep theirs.
 fn called_it(text: &str, machine: &str) -> String {
+    let text = text.replace(&format!("node {machine}"), machine);
     let mut parts = text.split(machine);
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |text, rest| {
@@ -396,6 +397,10 @@ mod tests {
     fn only_the_machine_itself_is_it() {
         let text = "Azure calls k0s-worker-1-nic of k0s-worker-1 ready, not k0s-worker-10";
         assert_eq!(called_it(text, "k0s-worker-1"), "Azure calls k0s-worker-1-nic of it ready, not k0s-worker-10");
+        assert_eq!(
+            called_it("node k0s-worker-1 is Ready, and node k0s-worker-10", "k0s-worker-1"),
+            "it is Ready, and node k0s-worker-10"
+        );
     }
 
     #[tokio::test(start_paused = true)]

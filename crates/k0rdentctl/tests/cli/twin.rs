@@ -50,6 +50,21 @@ fn no_twin_is_served() {
 }
 
 #[test]
+fn one_twin_to_a_directory() {
+    let environment = TestEnvironment::new();
+    let (_twin, ready) = Served::start(&environment);
+    insta::assert_snapshot!(environment.run(&["twin", "serve", "--data-dir", "twin"]), @"
+    --- errors
+    error: the twin cannot be served from twin: another twin is served from there; end that one, or name another directory
+    --- exit code 1
+    ");
+    let said = fs_err::read_to_string(environment.path().join("twin/endpoints.json")).expect("its addresses");
+    let (said, ready): (serde_json::Value, serde_json::Value) =
+        (serde_json::from_str(&said).expect("JSON"), serde_json::from_str(&ready).expect("JSON"));
+    assert_eq!(said["pid"], ready["pid"], "the files still lead to the one that runs");
+}
+
+#[test]
 fn a_twin_that_does_not_run_any_more() {
     let environment = TestEnvironment::with_config(CONFIG);
     let (twin, ready) = Served::start(&environment);

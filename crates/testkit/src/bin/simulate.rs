@@ -85,7 +85,7 @@ fn totals(summary: &Summary, seconds: f64) -> String {
          {} commands, {} died, {} asked to stop; {:.0} h of world time\n\
          {} lives, {} of them with child clusters: {} teardowns refused, {} lives ended with nothing left, {} with what is left named\n\
          {} connections, {:.1} MB sent, {:.1} MB received\n\
-         world faults: {}\nnetwork faults: {}\ndigest {}\n",
+         world faults: {}; never struck: {}\nnetwork faults: {}\ndigest {}\n",
         summary.seeds,
         summary.twice,
         summary.failed.len(),
@@ -102,6 +102,7 @@ fn totals(summary: &Summary, seconds: f64) -> String {
         traffic.bytes_sent as f64 / 1e6,
         traffic.bytes_received as f64 / 1e6,
         list(summary.faults.iter().map(|(name, times)| format!("{name} {times}")).collect()),
+        list(summary.idle()),
         list(traffic.troubles.iter().map(|(name, times)| format!("{name} {times}")).collect()),
         summary.digest(),
     )

@@ -99,6 +99,11 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// The faults that were drawn and have never made a difference: they prove nothing.
+    pub fn idle(&self) -> Vec<String> {
+        self.faults.keys().filter(|fault| !self.struck.contains(*fault)).cloned().collect()
+    }
+
     /// One digest of all that happened.
     pub fn digest(&self) -> String {
         let mut all = Sha256::new();

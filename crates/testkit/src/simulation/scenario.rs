@@ -125,8 +125,9 @@ impl Act {
 
     /// Whether the Management may say for a while after the act what a fault had it say.
     pub fn troubles_management(&self) -> bool {
-        use FaultKind::{ComponentFailure, LateWebhook, ManagementNotReady};
-        self.faults.iter().any(|fault| matches!(fault.name, ComponentFailure | LateWebhook | ManagementNotReady))
+        self.faults
+            .iter()
+            .any(|fault| matches!(fault.name, FaultKind::ComponentFailure | FaultKind::ManagementNotReady))
     }
 }
 
@@ -328,7 +329,7 @@ impl Draw {
 
     fn fault(&mut self, nodes: Nodes) -> Fault {
         use FaultKind::*;
-        const KINDS: [FaultKind; 20] = [
+        const KINDS: [FaultKind; 18] = [
             Capacity,
             Capacity,
             Throttle,
@@ -341,12 +342,10 @@ impl Draw {
             SlowBoot,
             BootFailure,
             CloudInitError,
-            AptLock,
             WireguardDown,
             SshRefused,
             SshHang,
             K0sNotReady,
-            LateWebhook,
             ComponentFailure,
             ManagementNotReady,
         ];
@@ -361,7 +360,7 @@ impl Draw {
                 _ => node,
             }),
             Throttle | ServerError | Quota | ManagementNotReady => None,
-            ComponentFailure | LateWebhook => Some("cluster-api-provider-azure".to_owned()),
+            ComponentFailure => Some("cluster-api-provider-azure".to_owned()),
             _ => Some(node),
         };
         let times = if matches!(name, Throttle | ServerError) { self.up_to(1, 6) } else { self.up_to(1, 3) };
