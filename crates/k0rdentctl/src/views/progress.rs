@@ -172,12 +172,11 @@ impl Active {
 
 /// The text with the machine, or its node, called `it`; other things and machines whose names begin like its name keep theirs.
 fn called_it(text: &str, machine: &str) -> String {
-    let text = text.replace(&format!("node {machine}"), machine);
     let mut parts = text.split(machine);
     let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |text, rest| {
-        let goes_on = rest.starts_with(|next: char| next.is_alphanumeric() || next == '-');
-        text + if goes_on { machine } else { "it" } + rest
+    parts.fold(first, |text, rest| match rest.starts_with(|next: char| next.is_alphanumeric() || next == '-') {
+        true => text + machine + rest,
+        false => text.strip_suffix("node ").unwrap_or(&text).to_owned() + "it" + rest,
     })
 }
 
