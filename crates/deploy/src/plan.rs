@@ -194,13 +194,13 @@ impl Question<'_> {
             let subject = "control plane".to_owned();
             differences.push(Difference { kind: DifferenceKind::ControlPlaneLost, subject, cause, repair: None });
         }
-        let mut name = |kind: DifferenceKind, node: &Node, cause: String| {
+        let mut add = |kind: DifferenceKind, node: &Node, cause: String| {
             differences.push(Difference { kind, subject: node.name.clone(), cause, repair: None });
         };
         for node in &self.topology.nodes {
             if let Some(machine) = self.observed.inventory.find(Kind::VirtualMachine, &node.name) {
                 if inventory::is_failed(machine) && self.is_kept(self.position(node)) {
-                    name(
+                    add(
                         DifferenceKind::MachineNotReady,
                         node,
                         format!(
@@ -211,11 +211,11 @@ impl Question<'_> {
                 }
                 let size = machine.pointer("/properties/hardwareProfile/vmSize").and_then(|size| size.as_str());
                 if let Some(size) = size.filter(|size| !size.eq_ignore_ascii_case(&node.size)) {
-                    name(DifferenceKind::MachineSize, node, format!("its size is {size}, not {}", node.size));
+                    add(DifferenceKind::MachineSize, node, format!("its size is {size}, not {}", node.size));
                 }
                 let zone = machine["zones"][0].as_str().unwrap_or_default();
                 if !node.may_be_in(zone) {
-                    name(
+                    add(
                         DifferenceKind::MachineZone,
                         node,
                         format!("it is in zone {zone:?}, which is not among those wanted"),
@@ -227,7 +227,7 @@ impl Question<'_> {
             if let Some(seen) = cluster.and_then(|cluster| cluster.nodes.get(&node.name))
                 && seen.version != wanted
             {
-                name(DifferenceKind::K0sVersion, node, format!("it runs {}, not {wanted}", seen.version));
+                add(DifferenceKind::K0sVersion, node, format!("it runs {}, not {wanted}", seen.version));
             }
         }
         differences

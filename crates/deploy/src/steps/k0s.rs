@@ -474,12 +474,12 @@ pub(crate) async fn follow_nodes(
             current.retain(|name, _| nodes.contains_key(name));
             let mut is_changed = current.len() != before;
             for (name, node) in nodes {
-                let version = node.metadata.resource_version.clone();
+                let version = &node.metadata.resource_version;
                 let is_known = version.is_some() && current.contains_key(name);
-                if is_known && versions.get(name) == Some(&version) {
+                if is_known && versions.get(name) == Some(version) {
                     continue;
                 }
-                versions.insert(name.clone(), version);
+                versions.insert(name.clone(), version.clone());
                 let seen = NodeSeen::of(node);
                 is_changed |= current.insert(name.clone(), seen.clone()) != Some(seen);
             }
